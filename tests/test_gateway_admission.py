@@ -11,6 +11,7 @@ import pytest
 
 from forethought.errors import LedgerError
 from forethought.gateway.admission import Admission, Grant, PromptTokens, Refusal, tokens_of
+from forethought.gateway.ledger import Claim
 from forethought.gateway.ledger.sqlite import SqliteLedger
 from forethought.gateway.tenants import Tenant, Tenants
 from forethought.gateway.used import CLIENT_LEFT, REFUSED_UPSTREAM, UPSTREAM_FAILED, Used
@@ -205,15 +206,26 @@ async def test_leases_are_renewed_and_run_out(admission: Admission, clock: Clock
     clock.now += 8
     await admission.renew(one)
     clock.now += 8
-    await admission.tick()
+    await admission.ledger.sweep()
     assert await settled(admission) == two.reserved
     assert await admission.settle(two, Used(1, 1, 1)) == two.reserved
     assert await admission.settle(one, Used(1, 1, 1)) == 2
 
 
+async def test_a_tick_renews_what_goes_on_and_nothing_that_is_settled(admission: Admission, clock: Clock) -> None:
+    one, two = await grant_of(admission), await grant_of(admission)
+    await admission.settle(two, Used(1, 1, 1))
+    clock.now += 8
+    await admission.tick()
+    clock.now += 8
+    await admission.ledger.sweep()
+    assert await settled(admission) == 2
+    assert await admission.settle(one, Used(1, 1, 1)) == 2
+
+
 async def test_it_sweeps_by_itself(admission: Admission, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("forethought.gateway.admission.TICK_SECONDS", 0.01)
-    await grant_of(admission)
+    await admission.ledger.reserve(Claim("of a gateway that was killed", {"gateway": {}}, 1, 2, lease=10.0))
     admission.start()
     admission.start()
     clock.now += 11

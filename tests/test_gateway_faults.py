@@ -13,10 +13,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from forethought.errors import EngineError
+from forethought.errors import EngineError, ForethoughtError
 from forethought.gateway.admission import Admission, Grant
 from forethought.gateway.beyond import IMAGE_TOKENS, beyond, runs_tools
 from forethought.gateway.ledger.sqlite import SqliteLedger
+from forethought.gateway.pipeline import Pipeline
 from forethought.gateway.request import CHAT, read
 from forethought.gateway.scripted import ScriptedServer
 from forethought.gateway.tenants import Tenant, Tenants
@@ -273,3 +274,85 @@ async def test_two_calls_keep_the_cap_and_the_limit_whatever_the_client_names_be
             status, _, said = await client.chat(question(1), max_tokens=0)
             assert (status, said["error"]["message"]) == (400, "max_tokens must be at least 1")
             assert len(bodies) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"upstream": "http://[::1/v1"}, "--upstream must look like"),
+        ({"upstream": f"http://{'a' * 80}/v1"}, "--upstream must look like"),
+        ({"ledger": "sqlite:"}, "the ledger needs a file"),
+        ({"ledger": "sqlite:/"}, "the ledger needs a file"),
+        ({"host": "a" * 80, "admin_key_env": "PATH"}, "is no name of a host"),
+        ({"price": float("inf")}, "--price must be at least 0, not inf"),
+        ({"timeout_seconds": float("inf")}, "--timeout must be at least 1, not inf"),
+    ],
+)
+async def test_a_wrong_flag_is_one_sentence(predictor, tmp_path, settings, problem):
+    given = {"upstream": "http://127.0.0.1:9/v1", "server": "vllm", **quotas(tmp_path), **settings}
+    with pytest.raises(ForethoughtError, match=re.escape(problem)):
+        async with served(given.pop("upstream"), predictor, **given):
+            pass
+
+
+async def test_a_name_of_the_upstream_may_have_letters_of_any_language(predictor):
+    async with served("http://b\u00fccher.invalid/v1", predictor, server="vllm") as found, Client(found.url) as client:
+        assert (await client.chat(question(1)))[0] == 502
+
+
+@pytest.mark.parametrize("stream", ["true", 1, "false", []])
+async def test_under_a_quota_it_is_known_whether_a_reply_is_a_stream(predictor, tmp_path, stream):
+    async with (
+        ScriptedServer() as server,
+        served(server.url, predictor, server="vllm", **quotas(tmp_path)) as found,
+        Client(found.url, KEY) as client,
+    ):
+        assert (await client.ask("/v1/chat/completions", chat(question(1), stream=stream)))[0] == 400
+        assert server.num_requests == 0
+
+
+@pytest.mark.parametrize("told", [{"include_usage": "false"}, {"include_usage": 1}, [1], "x"])
+async def test_no_stream_gets_by_without_its_usage(predictor, tmp_path, told):
+    """Some servers take "false" for false, which looks like something that is set."""
+    async with (
+        ScriptedServer() as server,
+        served(server.url, predictor, server="vllm", **quotas(tmp_path)) as found,
+        Client(found.url, KEY) as client,
+    ):
+        status, _, _ = await client.chat(question(1), stream=True, stream_options=told)
+        assert status == 200
+        assert server.seen[-1].body["stream_options"] == {"include_usage": True}
+
+
+async def test_a_long_body_is_no_long_head_of_the_request_behind_it(predictor):
+    body = json.dumps(chat("x " * 40_000, max_tokens=9)).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n" % len(body)
+    async with ScriptedServer() as server, served(server.url, predictor, server="vllm") as found:
+        port = int(found.url.rpartition(":")[2].partition("/")[0])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head + b"\r\n" + body + head)
+        await asyncio.sleep(0.3)
+        writer.write(b"connection: close\r\n\r\n" + body)
+        came = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+    assert came.count(b"HTTP/1.1 200 OK") == 2
+
+
+async def test_a_fault_of_the_gateway_leaves_nothing_reserved_and_nothing_open(predictor, tmp_path, monkeypatch):
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("a mistake")
+
+    async with (
+        ScriptedServer() as server,
+        served(server.url, predictor, server="vllm", **quotas(tmp_path)) as found,
+        Client(found.url, KEY) as client,
+    ):
+        for name in ("_onward", "decide"):
+            with monkeypatch.context() as patched:
+                patched.setattr(Pipeline, name, broken)
+                status, _, content = await client.chat(question(1))
+                assert (status, content["error"]["code"]) == (500, "internal_error")
+        counts = await found.opened.admission.counts()
+        assert not any(count.settled or count.reserved or count.bound for count in counts)
+        assert found.opened.seen.totals.num_open == 0
+        assert (await client.chat(question(1)))[0] == 200

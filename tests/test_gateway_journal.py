@@ -84,6 +84,7 @@ def test_ids_cannot_be_guessed_and_are_known_to_every_process_of_the_folder(tmp_
     assert not any(
         first.knows(each) for each in (changed, name[:-1], name + "0", "", "z" * 32, "é" * 32, name.upper()[:31])
     )
+    assert not any(first.knows(name.upper()) for name in names)  # the journal would not find it
     assert stat.S_IMODE((tmp_path / "id.key").stat().st_mode) == 0o600
 
 

@@ -450,6 +450,13 @@ def _damaged_claim(path: Path) -> None:
     database.close()
 
 
+def _count_below_0(path: Path) -> None:
+    asyncio.run(SqliteLedger(path).close())
+    with sqlite3.connect(path) as database:
+        database.execute("INSERT INTO counts VALUES ('gateway', 'day', 0, -100000)")
+    database.close()
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -458,9 +465,10 @@ def _damaged_claim(path: Path) -> None:
         (_later_format, "format 99"),
         (_damaged_page, "damaged"),
         (_damaged_claim, "damaged"),
+        (_count_below_0, r"damaged \(a count of -100,000\)"),
         (lambda path: path.mkdir(), "cannot be"),
     ],
-    ids=["text", "another program's", "a later format", "damaged pages", "a damaged claim", "a folder"],
+    ids=["text", "another program's", "a later format", "damaged pages", "a damaged claim", "a count", "a folder"],
 )
 def test_a_file_that_is_no_ledger_is_one_clear_error(tmp_path: Path, make: Any, message: str) -> None:
     path = tmp_path / "ledger.sqlite"

@@ -12,15 +12,12 @@ from forethought.core.menu import Menu
 from forethought.gateway.scripted import (
     Asked,
     DrawnModel,
-    Habit,
     MeasuredModel,
     ScriptedServer,
     Trouble,
     ask_chat,
-    run_demo_load,
     run_load,
 )
-from forethought.gateway.scripted.demo import text_of
 from forethought.gateway.scripted.load import Answered, Clients
 from forethought.servers.kinds import KINDS
 from forethought.servers.replies import Reply
@@ -248,37 +245,3 @@ async def test_load_of_nobody_there_counts_failures() -> None:
     result = await run_load("http://127.0.0.1:9/v1", lambda _: ask_chat(QUESTION), num_requests=3)
     assert result.status == {0: 3}
     assert result.to_json()["last_byte_ms"]["p99"] is None
-
-
-async def test_the_load_of_the_demo_asks_as_every_tenant_and_tells_who_was_right() -> None:
-    """Without a gateway in front there is nobody to tell; its ids come from a script here."""
-    model = DrawnModel()
-    questions = [f"{QUESTION} {number}" for number in range(5)]
-    keys = {"search": "key-1", "batch": "key-2"}
-    async with ScriptedServer(model) as server:
-        await run_demo_load(
-            server.url, keys, questions, model, habits=[Habit(60.0), Habit(60.0, burst=4.0, own_cap=1.0)], seconds=0.6
-        )
-    by_key = {
-        key: [seen for seen in server.seen if seen.headers.get("authorization") == f"Bearer {key}"]
-        for key in keys.values()
-    }
-    assert set(by_key) == set(keys.values())
-    assert all(len(seen) > 5 for seen in by_key.values())
-    assert all(seen.body["messages"][0]["content"] in questions for seen in server.seen)
-    assert {seen.body.get("thinking_token_budget") for seen in by_key["key-2"]} == {32}
-    assert {seen.body.get("stream", False) for seen in by_key["key-1"]} == {True, False}
-
-
-@pytest.mark.parametrize("stream", [False, True])
-async def test_the_demo_reads_an_answer_as_it_came(stream: bool) -> None:
-    model = DrawnModel()
-    async with ScriptedServer(model) as server:
-        answered = await ask(server, ask_chat(QUESTION, stream=stream))
-    assert text_of(answered) == f"Final answer: \\boxed{{{model.think(QUESTION).answer}}}"
-
-
-def test_bursts_leave_the_average_as_it_is() -> None:
-    habit = Habit(2.0, burst=5.0, period=40.0)
-    assert np.mean([habit.rate_at(second / 10) for second in range(4000)]) == pytest.approx(2.0)
-    assert habit.rate_at(1.0) == 5 * habit.rate_at(20.0)

@@ -52,8 +52,6 @@ def test_a_file_is_read(tenants: Tenants) -> None:
     assert tenants.all == (search, Tenant("b.2", ceiling="low"), Tenant("batch"))
     assert tenants.quotas == {DAY: 5_000_000}
     assert (tenants.header, tenants.tokens_per_byte) == ("x-team", 0.5)
-    assert tenants.named("search") == search
-    assert tenants.named("nobody") is None
     assert search.may_ask("m")
     assert not search.may_ask("other")
     assert not search.may_ask(None)
@@ -109,7 +107,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         [
             "[gateway]: no key is called 'speed'",
             "[gateway]: header must be the name of a header, not 'a b'",
-            "[gateway]: tokens_per_day must be a whole number of at least 1, not -1",
+            "[gateway]: tokens_per_day must be a whole number from 1 to 10^15, not -1",
             "[tenants.a]: no key is called 'tokens_per_minut'. Did you mean 'tokens_per_minute'?",
             "[tenants.a]: key_sha256 must be the SHA-256 of a key, or a list",
             "[tenants.a]: weight must be a number from 0.001 to 1000, not 0",
@@ -117,6 +115,10 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
             "[tenants.a]: models must be a list of names, not 'm'",
             "[tenants.b]: must be known by key_sha256 or by header, one of the two; neither is given",
         ],
+    ),
+    "no float holds it": (
+        f"[tenants.a]\nkey_sha256 = '{hashed('k')}'\nweight = 1{'0' * 400}\n",
+        ["[tenants.a]: weight must be a number from 0.001 to 1000, not 1000"],
     ),
     "the same key twice": (
         f"[tenants.a]\nkey_sha256 = '{hashed('k')}'\n[tenants.b]\nkey_sha256 = '{hashed('k').upper()}'",

@@ -314,6 +314,7 @@ GARBAGE = {
     "two lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ncontent-length: 5\r\n\r\nabc",
     "a length that is none": b"HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\nabc",
     "a status that is none": b"HTTP/1.1 999 Odd\r\ncontent-length: 0\r\n\r\n",
+    "a status below all": b"HTTP/1.1 099 Odd\r\ncontent-length: 0\r\n\r\n",
     "another protocol": b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
     "a whole reply cut short": b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{}",
     "the key in a header": b"HTTP/1.1 200 OK\r\nx-echo: Bearer " + SECRET.encode() + b"\r\ncontent-length: 0\r\n\r\n",

@@ -168,7 +168,8 @@ def check_all(problems: Iterable[str | None]) -> None:
 
 def at_least(name: str, value: float | None, least: float) -> str | None:
     """What is wrong with a flag below its least value; None where it is fine or not given."""
-    return None if value is None or value >= least else f"{name} must be at least {least:g}, not {value:g}"
+    is_fine = value is None or (value >= least and value != float("inf"))
+    return None if is_fine else f"{name} must be at least {least:g}, not {value:g}"
 
 
 def positive(name: str, values: Iterable[float], unit: str = "tokens") -> list[str]:

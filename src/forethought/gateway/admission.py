@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -157,6 +158,8 @@ class Admission:
         self._prompts = PromptTokens(tenants.tokens_per_byte)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ticking: asyncio.Task[None] | None = None
+        self._open: dict[str, Grant] = {}
+        self._next_renewal = 0.0
 
     def price(self, tenant: Tenant) -> float | None:
         """Right answers that a token of this tenant must buy; None where no law runs."""
@@ -210,7 +213,9 @@ class Admission:
             if self._shared_price is not None and full.account == GATEWAY and bound <= full.quota:
                 self._shared_price.refused(full.window)
             return _refusal(full, bound)
-        return Grant(claim.id, tenant.name, prompt, 0 if beyond else prompt_bytes, reserved, bound)
+        grant = Grant(claim.id, tenant.name, prompt, 0 if beyond else prompt_bytes, reserved, bound)
+        self._open[grant.id] = grant
+        return grant
 
     async def durable(self, grant: Grant) -> None:
         """Returns once a loss of power cannot lose the grant: before the first byte of the reply goes out.
@@ -221,7 +226,7 @@ class Admission:
         await self.ledger.durable(grant.id)
 
     async def renew(self, grant: Grant) -> None:
-        """Gives a request that still goes on a new lease; to be called about every third of a lease."""
+        """Gives a request that still goes on a new lease."""
         if grant.settled is None:
             with suppress(LedgerError):  # there are two more before the lease runs out
                 await self.ledger.renew(grant.id, self.lease)
@@ -232,6 +237,7 @@ class Admission:
         Where the ledger cannot be written it tries again by itself, and at the latest the lease settles the claim.
         """
         if grant.settling is None:
+            self._open.pop(grant.id, None)
             tokens = tokens_of(grant, used)
             if used.prompt_tokens is not None and grant.prompt_bytes:
                 self._prompts.see(grant.prompt_bytes, used.prompt_tokens)
@@ -252,12 +258,15 @@ class Admission:
         return await self.ledger.counts([GATEWAY, *(account_of(tenant) for tenant in self.tenants.all)])
 
     def start(self) -> None:
-        """Begins to sweep and to steer the price, every second."""
+        """Begins to renew leases, to sweep and to steer the price, every second."""
         if self._ticking is None:
             self._ticking = asyncio.ensure_future(self._tick_for_ever())
 
     async def tick(self) -> None:
-        """Settles what has run out and takes a step of the price."""
+        """Renews the leases of what goes on, settles what has run out and takes a step of the price."""
+        if (now := time.monotonic()) >= self._next_renewal:
+            self._next_renewal = now + self.lease / 3.0
+            await asyncio.gather(*map(self.renew, self._open.values()))  # together: one call of Redis for many
         await self.ledger.sweep()
         if self._shared_price is not None:
             await self._shared_price.step(self.ledger, GATEWAY)

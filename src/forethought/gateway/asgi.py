@@ -23,6 +23,11 @@ TYPES = {
 }
 
 
+def headers_of(scope: Message) -> dict[str, str]:
+    """A request's headers by name in lower case; of several of one name the last."""
+    return {bytes(name).decode("latin-1").lower(): bytes(text).decode("latin-1") for name, text in scope["headers"]}
+
+
 def path_of(scope: Message) -> str:
     """The path without the prefix under which the app is mounted."""
     return str(scope["path"]).removeprefix(str(scope.get("root_path", "")))

@@ -27,6 +27,9 @@ class Call:
         came: seconds since 1970.
         started: by the clock of intervals.
         headers: of the request, names in lower case.
+        number: what `Watch.begun` gave it; -1 where it was not decided on.
+        drops_usage: the usage of its stream was asked for here, and is not the client's.
+        has_left: its client went away before the reply was complete.
     """
 
     id: str
@@ -39,6 +42,8 @@ class Call:
     decision: Decision | None = None
     price: float | None = None
     grant: Grant | None = None
+    number: int = -1
+    drops_usage: bool = False
     added: float = 0.0
     has_left: bool = False
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from ..core.visible import to_json
+from .asgi import Receive, Send
 
 SECOND = 1.0
 BEAT_SECONDS = 10.0  # of silence, after which a line says that the connection lives
 SLOW_SECONDS = 20.0  # in which a client must take what was sent
 MOST_WATCHING = 32
 LONGEST_SECONDS = 3600.0  # of one stream: the browser comes again by itself, and shows its key again
-
-Send = Callable[[Any], Awaitable[None]]
-Receive = Callable[[], Awaitable[Any]]
 
 
 class Events:

@@ -77,7 +77,7 @@ class Ids:
             content = bytes.fromhex(name) if len(name) == 32 else b""
         except ValueError:
             return False
-        return len(content) == 16 and hmac.compare_digest(self._tag(content[:10]), content[10:])
+        return content.hex() == name and hmac.compare_digest(self._tag(content[:10]), content[10:])
 
     def _tag(self, random: bytes) -> bytes:
         return hashlib.blake2b(random, key=self._key, digest_size=6).digest()

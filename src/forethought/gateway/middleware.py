@@ -6,11 +6,10 @@ import json
 from collections.abc import Callable
 
 from ..servers.kinds import merged
-from .asgi import App, Message, Receive, Send, parsed, path_of, read_body, replayed, with_header
+from .asgi import App, Message, Receive, Send, headers_of, parsed, path_of, read_body, replayed, with_header
 from .decision import Decision
 from .host import logger
 from .metrics import MAX_BYTES
-from .pipeline import Pipeline
 from .policy import Policy
 from .request import PATHS, PRIORITY_HEADER, QUEUED
 
@@ -23,20 +22,16 @@ class Budgets:
     Args:
         app: what comes after.
         policy: gives the policy; None before the server is ready.
-        pipeline: tenants, quotas and records of a gateway; None for the plug-in, which sets budgets alone.
     """
 
-    def __init__(self, app: App, policy: Callable[[], Policy | None], pipeline: Pipeline | None = None) -> None:
+    def __init__(self, app: App, policy: Callable[[], Policy | None]) -> None:
         self.app = app
         self.policy = policy
-        self.pipeline = pipeline
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One request."""
         policy = self.policy()
-        if self.pipeline is not None and policy is not None:
-            await self.pipeline(self.app, policy, scope, receive, send)
-        elif policy is None or not _is_ours(scope):
+        if policy is None or not _is_ours(scope):
             await self.app(scope, receive, send)
         else:
             await self._decide(policy, scope, receive, send)
@@ -49,8 +44,7 @@ class Budgets:
             await self.app(scope, replayed(content, receive, is_whole=False), send)
             return
         body = parsed(content)
-        names = {bytes(name).decode("latin-1").lower() for name, _ in scope["headers"]}
-        path = path_of(scope)
+        names, path = headers_of(scope).keys(), path_of(scope)
         if path not in policy.paths:
             place = None if body is None else policy.place(body, names)
             scope = scope if place is None else with_header(scope, PRIORITY_HEADER, place)

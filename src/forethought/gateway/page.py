@@ -6,18 +6,19 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
 from urllib.parse import parse_qs
 
 from ..core.visible import one_line, to_json
 from ..errors import FileError
 from ..report.colours import COLOURS
 from ..report.style import base_style
+from .asgi import Message, Receive, Send, headers_of, path_of
 from .events import Events
+from .failing import RefusedError
 from .guard import Guard
 from .openapi import document
 from .seen import Seen
@@ -30,9 +31,6 @@ WRONG_KEY_SECONDS = 0.5  # that a wrong key waits for its answer
 READ_SECONDS = 20.0  # in which a body must have come
 SHOWN = 5  # ids that a message names
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 Headers = Mapping[str, str]
 
 JSON, HTML = "application/json", "text/html; charset=utf-8"
@@ -53,14 +51,6 @@ class Reply:
     kind: str
     content: bytes
     more: tuple[tuple[str, str], ...] = ()
-
-
-class RefusedError(Exception):
-    """A request that cannot be taken, with the status that says so."""
-
-    def __init__(self, status: int, problem: str) -> None:
-        super().__init__(problem)
-        self.status = status
 
 
 class Pages:
@@ -102,11 +92,8 @@ class Pages:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One request."""
-        headers = {
-            bytes(name).decode("latin-1").lower(): bytes(value).decode("latin-1") for name, value in scope["headers"]
-        }
+        headers, path = headers_of(scope), path_of(scope)
         root, method = str(scope.get("root_path", "")), scope["method"]
-        path = str(scope["path"]).removeprefix(root)
         try:
             if path == f"{HERE}/events" and method == "GET":
                 await self._stream(scope, headers, receive, send)

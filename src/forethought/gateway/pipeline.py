@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +13,9 @@ from ..errors import LedgerError
 from ..runs.journal import REFUSED, Entry
 from ..servers.kinds import merged
 from .admission import Admission, Grant
-from .asgi import App, Message, Receive, Send, parsed, path_of, replayed, send_error, with_header
+from .asgi import App, Message, Receive, Send, headers_of, parsed, path_of, replayed, send_error, with_header
 from .beyond import beyond, runs_tools
 from .call import NOTHING, Call
-from .chance import random_bytes
 from .decision import UNTOUCHED
 from .failing import GatewayError, RefusedError
 from .host import logger
@@ -44,8 +41,8 @@ class Pipeline:
 
     Args:
         tenants: whose requests there are.
+        seen: hears of every request that was decided on or refused.
         admission: keeps their quotas; None for no counting.
-        seen: hears of every request that was decided on or refused; None: nobody does.
         is_shadow: decides, counts and records, and changes nothing.
         most_tokens: limit on an answer that nothing else limits, where there is a quota; None to refuse those.
     """
@@ -53,9 +50,9 @@ class Pipeline:
     def __init__(
         self,
         tenants: Tenants,
+        seen: Seen,
         *,
         admission: Admission | None = None,
-        seen: Seen | None = None,
         is_shadow: bool = False,
         most_tokens: int | None = None,
     ) -> None:
@@ -64,16 +61,11 @@ class Pipeline:
         self.seen = seen
         self.is_shadow = is_shadow
         self.most_tokens = most_tokens
-        self._grants: dict[str, Grant] = {}
-        self._renewing: asyncio.Task[None] | None = None
 
     async def __call__(self, app: App, policy: Policy, scope: Message, receive: Receive, send: Send) -> None:
         """One request."""
         started, came = time.perf_counter(), time.time()
-        headers = {
-            bytes(name).decode("latin-1").lower(): bytes(text).decode("latin-1") for name, text in scope["headers"]
-        }
-        has_begun = False
+        headers, has_begun = headers_of(scope), False
 
         async def watched(message: Message) -> None:
             nonlocal has_begun
@@ -87,7 +79,7 @@ class Pipeline:
                 raise RefusedError(401, "no tenant has this key", "invalid_api_key", {"www-authenticate": "Bearer"})
             path = path_of(scope)
             if scope["method"] == "POST" and path in policy.paths:
-                call = Call(self._begin(), tenant, path, came, started, headers)
+                call = Call(self.seen.begin(), tenant, path, came, started, headers)
                 await self._decided(app, policy, scope, receive, watched, call)
             else:
                 try:
@@ -98,6 +90,10 @@ class Pipeline:
         except GatewayError as error:
             if not has_begun:
                 await send_error(send, error.status, str(error), error.code, error.headers)
+        except Exception:  # a mistake of ours: the client gets no traceback, and the log gets no body
+            logger.exception("a request failed in the gateway")
+            if not has_begun:
+                await send_error(send, 500, "the gateway failed", "internal_error")
 
     # ------------------------------------------------------------------ what is not decided on
 
@@ -138,19 +134,42 @@ class Pipeline:
         try:
             read = await self._read(policy, receive, call)
         except RefusedError as error:
-            self._note(call, Used(0, 0, 0, error.status, REFUSED), None)
-            error.headers["x-forethought-id"] = call.id
+            self.refuse(call, error)
+            raise
+        except Exception:  # a mistake of ours, which must not look like a request that goes on
+            self._note(call, Used(0, 0, 0, 500, REFUSED), None)
             raise
         if read is None:
             self._note(call, Used(0, 0, 0, 0, CLIENT_LEFT), None)
             return
-        content, body, last_byte = read
-        if call.request is None:  # the server refuses it itself
-            await self._answer(app, policy, scope, content, receive, send, call, drops_usage=False)
-            return
-        scope, content, drops_usage = self._onward(policy, scope, body, content, call)
-        call.added = time.perf_counter() - last_byte
-        await self._answer(app, policy, scope, content, receive, send, call, drops_usage=drops_usage)
+        decision, grant = call.decision or NOTHING, call.grant
+        own = {"x-forethought-id": call.id} | ({} if self.is_shadow or decision is NOTHING else decision.headers)
+        safe = self._safely(grant) if grant is not None else None
+        reply, was_sent = Reply(send, own, drops_usage=call.drops_usage, safe=safe), False
+        try:
+            content, body, last_byte = read
+            if call.request is not None and not self.is_shadow:
+                scope, content = self._onward(policy, scope, body, content, call)
+            call.added = time.perf_counter() - last_byte
+            replay = replayed(content, receive)
+
+            async def watched() -> Message:
+                message = await replay()
+                if message["type"] == "http.disconnect" and not reply.is_done:
+                    call.has_left = True
+                return message
+
+            was_sent = True
+            await app(scope, watched, reply.send)
+        except GatewayError as error:
+            was_sent = error.was_sent
+            error.headers.update(own)
+            if call.has_left:
+                return
+            reply.status = reply.status if reply.has_begun else error.status
+            raise
+        finally:
+            await self.settle(policy, call, reply.used(reply.ending(has_left=call.has_left, was_sent=was_sent)))
 
     async def _read(
         self, policy: Policy, receive: Receive, call: Call
@@ -163,31 +182,42 @@ class Pipeline:
         body = parsed(content)
         if body is None:
             raise RefusedError(400, "the body is not a JSON object")
-        check_model(call.tenant, body)
-        call.request = policy.read(call.path, body, call.headers.keys())
-        if call.request is not None:
-            await self._decide(policy, call, body, *self._sized(call, body, len(content)))
-        elif self._is_limited(call.tenant) and not self.is_shadow:
-            raise RefusedError(400, "the body is no request that this route takes: see its messages, n and limits")
+        await self.decide(policy, call, body, len(content))
         return content, body, last_byte
 
-    def _sized(self, call: Call, body: Mapping[str, Any], num_bytes: int) -> tuple[int, int]:
-        """`(bytes of the prompt, the most tokens beyond them)`; raises RefusedError where a quota could not be kept."""
-        images, image_bytes, stored = beyond(body) if call.path != TEXT else (0, 0, "")
-        if stored and self._has_quota(call.tenant) and not self.is_shadow:
-            reason = f"there is a quota, and nobody knows how many tokens {stored!r} stands for: send the text itself"
-            raise RefusedError(403, reason, "prompt_not_counted")
-        if self.admission is None:
-            return num_bytes, 0
-        return num_bytes - image_bytes, self.admission.beyond(images, has_tools=runs_tools(body))
+    async def decide(self, policy: Policy, call: Call, body: Mapping[str, Any], num_bytes: int) -> None:
+        """Finds what a request gets, and reserves it; from then on `settle` is to be called once, however it ends.
 
-    async def _decide(
-        self, policy: Policy, call: Call, body: Mapping[str, Any], num_bytes: int, most_beyond: int
-    ) -> None:
-        """Settles what the request gets, and reserves it; raises RefusedError."""
+        Args:
+            policy: decides.
+            call: the request; `call.request` stays None where nothing can be decided, and the server is to refuse it.
+            body: of it.
+            num_bytes: of that.
+
+        Raises:
+            RefusedError: it may not be sent; nothing is reserved.
+        """
+        check_model(call.tenant, body)
+        call.request = policy.read(call.path, body, call.headers.keys())
+        is_read = call.request is not None and isinstance(body.get("stream"), bool | None)  # else some servers stream
+        if not is_read and self._is_limited(call.tenant) and not self.is_shadow:
+            reason = "the body is no request that this route takes: see its messages, n, stream and limits"
+            raise RefusedError(400, reason)
+        if call.request is None:
+            return
+        await self._decide(policy, call, body, num_bytes)
+        call.number = policy.watch.begun()
+        if call.request.is_stream and not self.is_shadow and call.path in PATHS and policy.host.kind.streams_usage:
+            told = body.get("stream_options")
+            call.drops_usage = not (isinstance(told, Mapping) and told.get("include_usage") is True)
+
+    async def _decide(self, policy: Policy, call: Call, body: Mapping[str, Any], num_bytes: int) -> None:
         tenant, request, admission = call.tenant, call.request, self.admission
         assert request is not None
-        call.price = None if admission is None else admission.price(tenant)
+        how = {"num_bytes": num_bytes, "beyond": 0}
+        if admission is not None:
+            call.price = admission.price(tenant)
+            how = self._sized(admission, call, body, num_bytes)
         is_bounded = self._has_quota(tenant)
         decision = await policy.decide_on(
             request, body, price=call.price, ceiling=tenant.ceiling, is_bounded=is_bounded
@@ -200,7 +230,6 @@ class Pipeline:
         if admission is None:
             return
         try:
-            how = {"num_bytes": num_bytes, "beyond": most_beyond}
             found = await admitted(admission, policy, call, body, **how, may_lower=not self.is_shadow)
         except LedgerError as error:
             logger.warning("a request is not counted: %s", error)
@@ -210,28 +239,38 @@ class Pipeline:
             raise RefusedError(503, reason, "ledger_away", {"retry-after": "1"}) from None
         if isinstance(found, Grant):
             call.grant = found
-            self._keep(found)
         elif self.is_shadow:
             call.decision = replace(call.decision, reason=f"{call.decision.reason}; would be refused: {found.reason}")
         else:
             wait = {"retry-after": str(math.ceil(found.retry_after))} if found.may_wait else {"x-should-retry": "false"}
             raise RefusedError(429, found.reason, "quota_exceeded", wait)
 
+    def _sized(self, admission: Admission, call: Call, body: Mapping[str, Any], num_bytes: int) -> dict[str, int]:
+        """The prompt's bytes, and the most tokens beyond them; raises RefusedError where a quota could not be kept."""
+        if call.path == TEXT:
+            return {"num_bytes": num_bytes, "beyond": 0}
+        images, image_bytes, stored = beyond(body)
+        if stored and self._has_quota(call.tenant) and not self.is_shadow:
+            reason = f"there is a quota, and nobody knows how many tokens {stored!r} stands for: send the text itself"
+            raise RefusedError(403, reason, "prompt_not_counted")
+        return {
+            "num_bytes": max(0, num_bytes - image_bytes),
+            "beyond": admission.beyond(images, has_tools=runs_tools(body)),
+        }
+
+    def changes(self, call: Call) -> dict[str, Any]:
+        """Fields to set in the body of a request that was decided on."""
+        assert call.decision is not None
+        usage = {"stream_options": {"include_usage": True}} if call.drops_usage else {}
+        return {**call.decision.changes, **usage}
+
     def _onward(
         self, policy: Policy, scope: Message, body: Mapping[str, Any], content: bytes, call: Call
-    ) -> tuple[Message, bytes, bool]:
-        """`(scope, body, whether the usage was asked for here)`: what goes to the server."""
-        decision, request = call.decision, call.request
+    ) -> tuple[Message, bytes]:
+        """`(scope, body)`: what goes to the server."""
+        decision, request, changes = call.decision, call.request, self.changes(call)
         assert decision is not None
         assert request is not None
-        if self.is_shadow:
-            return scope, content, False
-        changes: dict[str, Any] = dict(decision.changes)
-        told = body.get("stream_options")
-        asks = request.is_stream and call.path in PATHS and policy.host.kind.streams_usage
-        drops_usage = asks and not (isinstance(told, Mapping) and told.get("include_usage"))
-        if drops_usage:
-            changes["stream_options"] = {"include_usage": True}
         if changes or call.tenant.models or self._is_limited(call.tenant):  # names that are there twice mean the same
             content = json.dumps(merged(body, changes)).encode()
         own = (b"content-length", b"accept-encoding", b"transfer-encoding")
@@ -241,51 +280,7 @@ class Pipeline:
         is_kept = policy.has_caps or decision.kind == UNTOUCHED or request.no_curve in FORMED or call.path != CHAT
         if not is_kept and decision.budget is not None and decision.budget >= 0:
             scope[TWO_CALLS] = decision.budget
-        return scope, content, drops_usage
-
-    async def _answer(
-        self,
-        app: App,
-        policy: Policy,
-        scope: Message,
-        content: bytes,
-        receive: Receive,
-        send: Send,
-        call: Call,
-        *,
-        drops_usage: bool,
-    ) -> None:
-        """Has the app answer; what came of it is settled once, however that ends."""
-        decision, grant = call.decision or NOTHING, call.grant
-        own = {"x-forethought-id": call.id} | ({} if self.is_shadow or decision is NOTHING else decision.headers)
-        safe = self._safely(grant) if grant is not None else None
-        reply = Reply(send, own, drops_usage=drops_usage, safe=safe)
-        replay = replayed(content, receive)
-
-        async def watched() -> Message:
-            message = await replay()
-            if message["type"] == "http.disconnect" and not reply.is_done:
-                call.has_left = True
-            return message
-
-        number, was_sent = policy.watch.begun(), True
-        try:
-            await app(scope, watched, reply.send)
-        except GatewayError as error:
-            was_sent = error.was_sent
-            error.headers.update(own)
-            if call.has_left:
-                return
-            reply.status = reply.status if reply.has_begun else error.status
-            raise
-        finally:
-            used = reply.used(reply.ending(has_left=call.has_left, was_sent=was_sent))
-            is_counted = used.ending == DONE and decision.num_thoughts == 1 and decision.is_ours and not self.is_shadow
-            thought = used.reasoning_tokens if is_counted else None
-            policy.watch.ended(number, decision, thought)
-            if thought is not None and decision.budget is not None:
-                policy.metrics.came_back(decision.budget, thought)
-            await self._settle(call, used)
+        return scope, content
 
     def _safely(self, grant: Grant) -> Callable[[], Any]:
         async def safe() -> None:
@@ -299,35 +294,39 @@ class Pipeline:
 
         return safe
 
-    async def _settle(self, call: Call, used: Used) -> None:
-        settled = None
+    # ------------------------------------------------------------------ how it ends
+
+    async def settle(self, policy: Policy, call: Call, used: Used) -> None:
+        """Counts what a request used, and says what came of it."""
+        decision, settled = call.decision or NOTHING, None
+        is_counted = used.ending == DONE and decision.num_thoughts == 1 and decision.is_ours and not self.is_shadow
+        thought = used.reasoning_tokens if is_counted else None
+        policy.watch.ended(call.number, decision, thought)
+        if thought is not None and decision.budget is not None:
+            policy.metrics.came_back(decision.budget, thought)
         if call.grant is not None and self.admission is not None:
-            self._grants.pop(call.grant.id, None)
             try:
                 settled = await self.admission.settle(call.grant, used)
             except LedgerError:  # its lease settles it
                 logger.exception("a request could not be settled")
         self._note(call, used, settled)
 
-    def _begin(self) -> str:
-        return random_bytes(16).hex() if self.seen is None else self.seen.begin()
+    def refuse(self, call: Call, error: RefusedError) -> None:
+        """Notes a request that was refused, and says its id to the client."""
+        self._note(call, Used(0, 0, 0, error.status, REFUSED), None)
+        error.headers["x-forethought-id"] = call.id
 
     def _refused(self, tenant: str, came: float, status: int) -> None:
         """Notes a request that was refused before anything was read of it."""
-        if self.seen is not None:
-            self.seen.end(Entry(self._begin(), came, tenant, status=status, ending=REFUSED), {})
+        self.seen.end(Entry(self.seen.begin(), came, tenant, status=status, ending=REFUSED))
 
     def _note(self, call: Call, used: Used, settled: int | None) -> None:
         """Says what came of a request."""
-        if self.seen is None:
-            return
         try:
             entry = call.entry(used, settled, is_shadow=self.is_shadow, keeps_text=self.seen.keeps_texts)
             self.seen.end(entry, call.headers)
         except Exception:  # a record that cannot be kept must never break a reply
             logger.exception("a request could not be recorded")
-
-    # ------------------------------------------------------------------ open requests
 
     def _has_quota(self, tenant: Tenant) -> bool:
         return self.admission is not None and bool(tenant.quotas or self.tenants.quotas)
@@ -335,26 +334,6 @@ class Pipeline:
     def _is_limited(self, tenant: Tenant) -> bool:
         """Whether there is anything that a request could be made to pass by."""
         return self._has_quota(tenant) or tenant.ceiling is not None
-
-    def _keep(self, grant: Grant) -> None:
-        """Renews the grant's lease until it is settled."""
-        self._grants[grant.id] = grant
-        if self._renewing is None or self._renewing.done():
-            self._renewing = asyncio.ensure_future(self._renew())
-
-    async def _renew(self) -> None:
-        assert self.admission is not None
-        while True:
-            await asyncio.sleep(self.admission.lease / 3.0)
-            for grant in tuple(self._grants.values()):
-                await self.admission.renew(grant)
-
-    async def close(self) -> None:
-        """Ends what runs beside requests."""
-        if self._renewing is not None:
-            self._renewing.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._renewing
 
 
 def _is_offered(path: str) -> bool:

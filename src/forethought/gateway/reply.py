@@ -64,7 +64,7 @@ class Reply:
         return self._used if self._used is not None and ending == DONE else self._tally.used(self.status, ending)
 
     def ending(self, *, has_left: bool, was_sent: bool) -> str:
-        """How it ended: one of `used.ENDINGS`."""
+        """How it ended: as `Used.ending`."""
         if self.is_done:
             return DONE
         if has_left:

@@ -200,7 +200,7 @@ def _chat(
         return None
     if body.get("tools") or body.get("functions"):
         return "", TOOLS, False, ""
-    turns = [(str(turn.get("role")), _plain(turn.get("content"))) for turn in messages]
+    turns = [(turn.get("role"), _plain(turn.get("content"))) for turn in messages]
     if any(text is None for _, text in turns):
         return "", "not text alone", False, ""
     role, last = turns[-1]

@@ -135,7 +135,7 @@ class Seen:
         self.ids = Ids() if journal is None else journal.ids
         self._spans, self._balances, self._price, self._clock = spans, balances, price, clock
         self._started = clock()
-        self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
+        self._recent: deque[Entry] = deque(maxlen=RECENT)
         self._points: deque[tuple[int, int]] = deque(maxlen=POINTS)
         self._added_ms: deque[float] = deque(maxlen=TIMES)
         self._remembered: OrderedDict[str, tuple[float | None, bool | None]] = OrderedDict()
@@ -175,7 +175,7 @@ class Seen:
         if entry.kind:
             self._added_ms.append(entry.added_ms)
             self._remember(entry.id, entry.expected, None)
-        self._recent.append(_row(entry))
+        self._recent.append(entry)
         if self._spans is not None:
             self._spans.record(entry, parent or {})
 
@@ -202,10 +202,6 @@ class Seen:
             expected, before = self._remembered.get(name, (None, None))
             self.totals.told(expected, right=right, before=before)
             self._remember(name, expected, right)
-        told = dict(outcomes)
-        for row in self._recent:
-            if row["id"] in told:
-                row["right"] = told[row["id"]]
 
     def _remember(self, name: str, expected: float | None, right: bool | None) -> None:
         self._remembered[name] = (expected, right)
@@ -304,7 +300,7 @@ class Seen:
             "quotas": [each.to_json() for each in quotas],
             "tenants": self._tenants(),
             "points": list(self._points),
-            "recent": list(reversed(self._recent)),
+            "recent": [self._row(entry) for entry in reversed(self._recent)],
         }
         if with_series:
             names = {(each.account, each.window) for each in quotas}
@@ -312,6 +308,11 @@ class Seen:
             found["series"] = [{"account": a, "window": w, "points": points} for a, w, points in series]
             found["used"] = self._used.points
         return found
+
+    def _row(self, entry: Entry) -> dict[str, Any]:
+        """A request as it is listed: without its text."""
+        _, right = self._remembered.get(entry.id, (None, None))
+        return {**{name: getattr(entry, name) for name in LISTED}, "used": entry.output_tokens, "right": right}
 
     def _quotas(self) -> list[Balance]:
         """Balances with a quota: the gateway's first, then the fullest."""
@@ -344,32 +345,14 @@ class Seen:
         return {"count": len(rows), "rows": rows[:MOST_TENANTS]}
 
 
+LISTED = (
+    *("id", "time", "tenant", "model", "kind", "reason", "option", "expected", "predicted", "reserved", "settled"),
+    *("status", "ending", "added_ms", "seconds", "is_shadow"),
+)
+
+
 def _fullness(balance: Balance) -> tuple[bool, float, int]:
     return balance.quota is not None, balance.share, balance.settled
-
-
-def _row(entry: Entry) -> dict[str, Any]:
-    """A request as it is listed: without its text."""
-    return {
-        "id": entry.id,
-        "time": entry.time,
-        "tenant": entry.tenant,
-        "model": entry.model,
-        "kind": entry.kind,
-        "reason": entry.reason,
-        "option": entry.option,
-        "expected": entry.expected,
-        "predicted": entry.predicted,
-        "reserved": entry.reserved,
-        "used": entry.output_tokens,
-        "settled": entry.settled,
-        "status": entry.status,
-        "ending": entry.ending,
-        "added_ms": entry.added_ms,
-        "seconds": entry.seconds,
-        "is_shadow": entry.is_shadow,
-        "right": None,
-    }
 
 
 def _option(label: str, totals: Any) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import math
 import re
 import secrets
 import tomllib
@@ -97,12 +96,12 @@ class Tenants:
         self.header = header
         self.tokens_per_byte = tokens_per_byte
         self.is_open = not tenants  # no key is asked for
-        self._by_name = {tenant.name: tenant for tenant in self.all}
-        self._by_value = {value: self._by_name[name] for value, name in (values or {}).items()}
+        by_name = {tenant.name: tenant for tenant in self.all}
+        self._by_value = {value: by_name[name] for value, name in (values or {}).items()}
         self._by_start: dict[bytes, list[tuple[bytes, Tenant]]] = {}
         for text, name in (hashes or {}).items():
             digest = bytes.fromhex(text)
-            self._by_start.setdefault(digest[:2], []).append((digest, self._by_name[name]))
+            self._by_start.setdefault(digest[:2], []).append((digest, by_name[name]))
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
@@ -138,10 +137,6 @@ class Tenants:
             if key and (tenant := self._of_key(key)):
                 return tenant
         return self._by_value.get(headers.get(self.header, "")) if self.header else None
-
-    def named(self, name: str) -> Tenant | None:
-        """The tenant of this name."""
-        return self._by_name.get(name)
 
     def _of_key(self, key: str) -> Tenant | None:
         """Compares whole hashes in constant time; the two bytes they are found by say nothing of the key."""
@@ -276,13 +271,13 @@ class _Reader:
             if _is_whole(table[key], 1) and table[key] <= MOST_TOKENS:
                 found[window] = int(table[key])
             else:
-                self._problems.add(place, f"{key} must be a whole number of at least 1, not {table[key]!r}")
+                self._problems.add(place, f"{key} must be a whole number from 1 to 10^15, not {table[key]!r}")
         return found
 
     def _number(self, place: str, table: Mapping[str, Any], key: str) -> float:
         value = table.get(key, 1.0)
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if is_number and math.isfinite(value) and 0.001 <= value <= 1000.0:
+        if is_number and 0.001 <= value <= 1000.0:
             return float(value)
         self._problems.add(place, f"{key} must be a number from 0.001 to 1000, not {value!r}")
         return 1.0

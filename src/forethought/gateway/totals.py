@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import MissingExtraError
-from ..runs.journal import CLIENT_LEFT, DONE, REFUSED, REFUSED_UPSTREAM, UPSTREAM_FAILED, Entry
+from ..runs.journal import CLIENT_LEFT, DONE, ENDINGS, REFUSED, REFUSED_UPSTREAM, UPSTREAM_FAILED, Entry
 from .decision import KINDS
 
 MOST_LABELS = 200  # of one kind: what comes later counts as OTHER
@@ -93,7 +93,7 @@ class Totals:
         self.num_open -= 1
         self.num_requests += 1
         self.num_shadowed += entry.is_shadow
-        self.endings[entry.ending if entry.ending in _ENDINGS else OTHER] += 1
+        self.endings[entry.ending if entry.ending in ENDINGS else OTHER] += 1
         tenant = _under(self.tenants, entry.tenant, TenantTotals)
         tenant.requests += 1
         if entry.ending == REFUSED:
@@ -247,9 +247,6 @@ class Exposition:
         """`(content type, body)` as the header `Accept` asks for: Prometheus's text, or OpenMetrics."""
         encode, kind = self._exposition.choose_encoder(accept)
         return kind, encode(self.registry)
-
-
-_ENDINGS = frozenset({DONE, CLIENT_LEFT, UPSTREAM_FAILED, REFUSED_UPSTREAM, REFUSED})
 
 
 def _upstream_error(entry: Entry) -> str:

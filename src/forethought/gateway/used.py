@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 from ..runs.journal import CLIENT_LEFT, DONE, REFUSED_UPSTREAM, UPSTREAM_FAILED
 
-__all__ = ["CLIENT_LEFT", "DONE", "ENDINGS", "REFUSED_UPSTREAM", "UPSTREAM_FAILED", "Used"]
-
-ENDINGS = (DONE, CLIENT_LEFT, UPSTREAM_FAILED, REFUSED_UPSTREAM)
+__all__ = ["CLIENT_LEFT", "DONE", "REFUSED_UPSTREAM", "UPSTREAM_FAILED", "Used"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +18,9 @@ class Used:
         reasoning_tokens: of all its thoughts; None where they were not counted.
         output_tokens: all that was generated, thoughts included; None where they were not counted.
         status: of the reply; 0 where none came.
-        ending: one of ENDINGS: all of the reply went out; the client went away before; the server's reply broke off
-            after the request was sent; the server did not take the request (no connection, or a status of 400 and more
-            before any token), and generated nothing.
+        ending: DONE, CLIENT_LEFT, UPSTREAM_FAILED or REFUSED_UPSTREAM: all of the reply went out; the client went away
+            before; the server's reply broke off after the request was sent; the server did not take the request (no
+            connection, or a status of 400 and more before any token), and generated nothing.
         at_least: tokens that are known to have been generated, by the texts that came, where `output_tokens` is None.
     """
 

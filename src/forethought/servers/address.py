@@ -36,14 +36,19 @@ class Address:
         What could hold a secret (user, password, query) is refused and not repeated; `flag` is where it was given, and
         `key_from` the environment variable in which the key belongs.
         """
-        parts = urlsplit(text.strip())
+        shown = repr(text) if "@" not in text and "?" not in text else "what was given"
+        unlike = f"{flag} must look like http://127.0.0.1:8000/v1; {shown} does not"
+        try:
+            parts = urlsplit(text.strip())
+            (parts.hostname or "").encode("idna")
+        except ValueError:  # a bracket of an IPv6 address that has no other, or a name that no name service could hold
+            raise InvalidSettingsError(unlike) from None
         try:
             host, port = parts.hostname, parts.port
         except ValueError:
             raise InvalidSettingsError(f"{flag} has a port that is not a number") from None
         if parts.scheme not in ("http", "https") or not host:
-            shown = repr(text) if "@" not in text and "?" not in text else "what was given"
-            raise InvalidSettingsError(f"{flag} must look like http://127.0.0.1:8000/v1; {shown} does not")
+            raise InvalidSettingsError(unlike)
         if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
             raise InvalidSettingsError(
                 f"{flag} for {host} holds a user, a password, a query or a fragment, which would end up in "

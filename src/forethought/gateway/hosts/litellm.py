@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from fastapi import HTTPException
@@ -23,16 +22,12 @@ from ...core.serve_settings import ServeSettings
 from ...core.terms import Cost
 from ...errors import InvalidSettingsError, LedgerError
 from ...servers.kinds import KINDS, merged
-from ..admission import Grant, Refusal
-from ..beyond import beyond, runs_tools
 from ..call import NOTHING, Call
 from ..counting import Tally
 from ..decision import Decision
-from ..failing import GatewayError
-from ..host import logger
-from ..incoming import check_bounds, check_model, limited
-from ..lowering import admitted
-from ..request import CHAT, PATHS, TEXT
+from ..failing import RefusedError
+from ..pipeline import Pipeline
+from ..request import CHAT, TEXT
 from ..used import CLIENT_LEFT, DONE, REFUSED_UPSTREAM, UPSTREAM_FAILED, Used
 from .upstream.opening import Opened, open_gateway
 
@@ -92,14 +87,6 @@ def _value(text: str, kind: str) -> Any:
     return float(text) if kind.startswith("float") else Cost(text) if kind == "Cost" else text
 
 
-@dataclass(slots=True)
-class _Call(Call):
-    """One request that is open."""
-
-    number: int = 0  # by `Watch.begun`
-    drops_usage: bool = False
-
-
 class Hook(CustomLogger):  # type: ignore[misc]
     """The hook: `litellm_settings: {callbacks: forethought.integrations.litellm.hook}`.
 
@@ -116,28 +103,26 @@ class Hook(CustomLogger):  # type: ignore[misc]
     def __init__(self, settings: ServeSettings | None = None) -> None:
         super().__init__()
         self.settings = settings_from(os.environ) if settings is None else settings
-        self._opening: asyncio.Task[Opened] | None = None
-        self._renewing: asyncio.Task[None] | None = None
-        self._open: dict[str, _Call] = {}
+        self._opening: asyncio.Task[tuple[Opened, Pipeline]] | None = None
+        self._open: dict[str, Call] = {}
 
-    async def opened(self) -> Opened:
-        """What it stands on; read at the first request."""
+    async def opened(self) -> tuple[Opened, Pipeline]:
+        """What it stands on, and what requests go through; opened at the first request."""
         if self._opening is None or (self._opening.done() and self._opening.exception() is not None):
-            self._opening = asyncio.ensure_future(open_gateway(self.settings))
-            opened = await asyncio.shield(self._opening)
-            if opened.admission is not None:
-                opened.admission.start()
-                self._renewing = asyncio.ensure_future(self._renew(opened.admission.lease / 3.0))
+            self._opening = asyncio.ensure_future(self._opened())
         return await asyncio.shield(self._opening)
+
+    async def _opened(self) -> tuple[Opened, Pipeline]:
+        opened = await open_gateway(self.settings)
+        if opened.admission is not None:
+            opened.admission.start()
+        return opened, opened.pipeline()
 
     async def close(self) -> None:
         """Lets go of ledger and journal."""
-        if self._renewing is not None:
-            self._renewing.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._renewing
         if self._opening is not None:
-            await (await self._opening).close()
+            opened, _ = await self._opening
+            await opened.close()
 
     # ------------------------------------------------------------------ LiteLLM's hooks
 
@@ -149,38 +134,21 @@ class Hook(CustomLogger):  # type: ignore[misc]
         if path is None:
             return None
         started, came = time.perf_counter(), time.time()
-        opened = await self.opened()
+        opened, pipeline = await self.opened()
         tenant = opened.tenants.of(_headers(user_api_key_dict, data))
         if tenant is None:
             raise HTTPException(401, {"error": "no tenant has this key"}, {"www-authenticate": "Bearer"})
-        policy, shadow = opened.policy, opened.settings.shadow
+        call = Call(opened.seen.begin(), tenant, path, came, started, {})
         try:
-            check_model(tenant, data)
-        except GatewayError as error:
-            raise HTTPException(error.status, {"error": str(error)}, error.headers) from None
-        request = policy.read(path, data, ())
-        has_quota = opened.admission is not None and bool(tenant.quotas or opened.tenants.quotas)
-        if request is None:
-            if (has_quota or tenant.ceiling is not None) and not shadow:
-                raise HTTPException(400, {"error": "this request cannot be read, and there is a quota or a ceiling"})
-            return None
-        price = None if opened.admission is None else opened.admission.price(tenant)
-        decision = await policy.decide_on(request, data, price=price, ceiling=tenant.ceiling, is_bounded=has_quota)
-        if has_quota and decision.most_tokens is None and opened.settings.most_tokens is not None:
-            decision = limited(request, decision, opened.settings.most_tokens)
-        if not shadow:
-            try:
-                check_bounds(decision, has_quota=has_quota)
-            except GatewayError as error:
-                raise HTTPException(error.status, {"error": str(error)}, error.headers) from None
-        call = _Call(opened.seen.begin(), tenant, path, came, started, {}, request, decision, price)
-        await self._admit(opened, call, data)
-        if not shadow:
-            data = merged(data, self._changes(opened, call, data))
+            await pipeline.decide(opened.policy, call, data, _num_bytes(data))
+        except RefusedError as error:
+            pipeline.refuse(call, error)
+            raise HTTPException(error.status, {"error": str(error), "code": error.code}, error.headers) from None
+        if not opened.settings.shadow and call.request is not None:
+            data = merged(data, pipeline.changes(call))
         metadata = dict(data.get("metadata") or {})
         metadata["forethought"] = {"id": call.id, **_told(call.decision or NOTHING)}
         data["metadata"] = metadata
-        call.number = policy.watch.begun()
         call.added = time.perf_counter() - started
         self._open[_name(data)] = call
         return data
@@ -206,7 +174,6 @@ class Hook(CustomLogger):  # type: ignore[misc]
                 yield chunk
             return
         tally, ending = Tally(is_stream=True), UPSTREAM_FAILED
-        self._open[f"stream {call.id}"] = call  # its lease goes on
         await self._durable(call)
         try:
             async for chunk in response:
@@ -219,7 +186,6 @@ class Hook(CustomLogger):  # type: ignore[misc]
             ending = CLIENT_LEFT
             raise
         finally:
-            self._open.pop(f"stream {call.id}", None)
             tally.rest()
             await asyncio.shield(self._settle(call, tally.used(200, ending)))
 
@@ -254,76 +220,21 @@ class Hook(CustomLogger):  # type: ignore[misc]
 
     # ------------------------------------------------------------------ quotas and records
 
-    def _changes(self, opened: Opened, call: _Call, data: Mapping[str, Any]) -> dict[str, Any]:
-        assert call.decision is not None
-        assert call.request is not None
-        changes = dict(call.decision.changes)
-        told = data.get("stream_options")
-        asks = call.request.is_stream and call.request.path in PATHS and opened.policy.host.kind.streams_usage
-        call.drops_usage = asks and not (isinstance(told, Mapping) and told.get("include_usage"))
-        if call.drops_usage:
-            changes["stream_options"] = {"include_usage": True}
-        return changes
-
-    async def _admit(self, opened: Opened, call: _Call, data: Mapping[str, Any]) -> None:
-        """Reserves what the request may use; raises HTTPException."""
-        admission, shadow = opened.admission, opened.settings.shadow
-        if admission is None:
-            return
-        asked = {name: data[name] for name in ("messages", "prompt", "tools", "system") if name in data}
-        images, image_bytes, stored = beyond(data)
-        if stored and not shadow and (call.tenant.quotas or admission.tenants.quotas):
-            reason = f"there is a quota, and nobody knows how many tokens {stored!r} stands for: send the text itself"
-            raise HTTPException(403, {"error": reason})
-        num_bytes = max(0, len(json.dumps(asked, default=str).encode()) - image_bytes)
-        try:
-            how = {"num_bytes": num_bytes, "beyond": admission.beyond(images, has_tools=runs_tools(data))}
-            found = await admitted(admission, opened.policy, call, data, **how, may_lower=not shadow)
-        except LedgerError:
-            logger.exception("the ledger cannot be reached")
-            if shadow:
-                return
-            reason = "the quotas cannot be looked up now; nothing was sent"
-            raise HTTPException(503, {"error": reason}, {"retry-after": "1"}) from None
-        if isinstance(found, Grant):
-            call.grant = found
-        elif not shadow:
-            self._note(opened, call, Used(0, 0, 0, 429, REFUSED_UPSTREAM), None)
-            raise _refused(found)
-
-    async def _durable(self, call: _Call) -> None:
-        opened = await self.opened()
+    async def _durable(self, call: Call) -> None:
+        opened, _ = await self.opened()
         if call.grant is not None and opened.admission is not None:
             with suppress(LedgerError):
                 await opened.admission.durable(call.grant)
 
-    async def _settle(self, call: _Call, used: Used) -> None:
-        opened, settled = await self.opened(), None
-        if call.grant is not None and opened.admission is not None:
-            try:
-                settled = await opened.admission.settle(call.grant, used)
-            except LedgerError:  # its lease settles it
-                logger.exception("a request could not be settled")
-        decision = call.decision or NOTHING
-        is_counted = used.ending == DONE and decision.num_thoughts == 1 and decision.is_ours
-        is_counted = is_counted and not opened.settings.shadow
-        opened.policy.watch.ended(call.number, decision, used.reasoning_tokens if is_counted else None)
-        self._note(opened, call, used, settled)
+    async def _settle(self, call: Call, used: Used) -> None:
+        opened, pipeline = await self.opened()
+        await pipeline.settle(opened.policy, call, used)
 
-    def _note(self, opened: Opened, call: _Call, used: Used, settled: int | None) -> None:
-        entry = call.entry(used, settled, is_shadow=opened.settings.shadow, keeps_text=opened.seen.keeps_texts)
-        try:
-            opened.seen.end(entry, {})
-        except Exception:  # a record that cannot be kept must never break a reply
-            logger.exception("a request could not be recorded")
 
-    async def _renew(self, seconds: float) -> None:
-        opened = await self.opened()
-        while opened.admission is not None:
-            await asyncio.sleep(seconds)
-            for call in tuple(self._open.values()):
-                if call.grant is not None:
-                    await opened.admission.renew(call.grant)
+def _num_bytes(data: Mapping[str, Any]) -> int:
+    """Bytes of a request's prompt: LiteLLM does not keep the body as it came."""
+    asked = {name: data[name] for name in ("messages", "prompt", "tools", "system") if name in data}
+    return len(json.dumps(asked, default=str).encode())
 
 
 def _headers(user: Any, data: Mapping[str, Any]) -> dict[str, str]:
@@ -349,11 +260,6 @@ def _name(data: Mapping[str, Any]) -> str:
     """What one request goes by in all hooks."""
     told = (data.get("metadata") or {}).get("forethought") or {}
     return str(data.get("litellm_call_id") or told.get("id") or "")
-
-
-def _refused(refusal: Refusal) -> HTTPException:
-    wait = {"retry-after": str(math.ceil(refusal.retry_after))} if refusal.may_wait else {"x-should-retry": "false"}
-    return HTTPException(429, {"error": refusal.reason, "code": "quota_exceeded"}, wait)
 
 
 def _json(response: Any) -> bytes:

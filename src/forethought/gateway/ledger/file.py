@@ -191,18 +191,25 @@ def _loaded(path: Path, database: sqlite3.Connection) -> tuple[Book, dict[str, S
     book = Book()
     try:
         for account, window, start, settled in database.execute("SELECT account, window, start, settled FROM counts"):
-            book.load((str(account), str(window), int(start)), int(settled))
+            book.load((str(account), str(window), int(start)), _count(settled))
         for row in database.execute("SELECT id, accounts, admitted, reserved, bound, expires FROM claims"):
             claim_id, accounts, admitted, reserved, bound, expires = row
             names = tuple(str(name) for name in json.loads(accounts))
-            book.restore(str(claim_id), names, float(admitted), int(reserved), int(bound), float(expires))
+            book.restore(str(claim_id), names, float(admitted), _count(reserved), _count(bound), float(expires))
         states = {
-            str(name): State(dict(json.loads(value)), int(version))
+            str(name): State(dict(json.loads(value)), _count(version))
             for name, value, version in database.execute("SELECT name, value, version FROM states")
         }
     except (sqlite3.DatabaseError, ValueError, TypeError, OverflowError, OSError) as error:
         raise LedgerError(_damaged(path, str(error))) from error
     return book, states
+
+
+def _count(value: Any) -> int:
+    """A number of tokens, or of changes; raises ValueError where it could make room in a quota."""
+    if (number := int(value)) < 0:
+        raise ValueError(f"a count of {number:,}")
+    return number
 
 
 def _damaged(path: Path, what: str) -> str:

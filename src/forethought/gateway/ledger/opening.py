@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...errors import LedgerError
 from . import Ledger
 from .file import check_file
 from .sqlite import SqliteLedger
@@ -21,7 +22,7 @@ async def check_ledger(address: str) -> None:
     if address.startswith(REDIS):
         await (await open_ledger(address)).close()
     else:
-        check_file(Path(address))
+        check_file(_path(address))
 
 
 async def open_ledger(address: str) -> Ledger:
@@ -38,4 +39,10 @@ async def open_ledger(address: str) -> Ledger:
         from .redis import RedisLedger
 
         return await RedisLedger.open(address)
-    return SqliteLedger(address)
+    return SqliteLedger(_path(address))
+
+
+def _path(address: str) -> Path:
+    if not address or Path(address).is_dir():
+        raise LedgerError(f"the ledger needs a file, and {address or 'nothing'!r} is none: --ledger sqlite:ledger.db")
+    return Path(address)

@@ -1,6 +1,5 @@
 """A server without a model, and clients that load a server: for tests, benchmarks and `forethought serve --demo`."""
 
-from .demo import Habit, run_demo_load
 from .load import Asked, LoadResult, ask_chat, run_load
 from .model import DrawnModel, MeasuredModel, Thought
 from .server import ScriptedServer
@@ -9,13 +8,11 @@ from .troubles import Trouble
 __all__ = [
     "Asked",
     "DrawnModel",
-    "Habit",
     "LoadResult",
     "MeasuredModel",
     "ScriptedServer",
     "Thought",
     "Trouble",
     "ask_chat",
-    "run_demo_load",
     "run_load",
 ]

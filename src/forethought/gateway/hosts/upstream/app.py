@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from ...asgi import Message, Receive, Send, path_of, send_error, send_json
-from ...host import logger
-from ...middleware import Budgets
+from ...asgi import App, Message, Receive, Send, path_of, send_error, send_json
 from ...page import Pages
 
 
@@ -12,7 +10,7 @@ class Gateway:
     """Plain ASGI.
 
     Args:
-        budgets: what passes requests on.
+        app: answers all other requests, also with what goes wrong.
         drain_seconds: that clients are asked to stay away when the end has begun.
 
     Attributes:
@@ -21,8 +19,8 @@ class Gateway:
         num_running: requests that are answered now, those for the pages left out.
     """
 
-    def __init__(self, budgets: Budgets, *, drain_seconds: float = 30.0) -> None:
-        self._budgets = budgets
+    def __init__(self, app: App, *, drain_seconds: float) -> None:
+        self._app = app
         self.pages: Pages | None = None
         self._wait = str(max(1, round(drain_seconds)))
         self.is_draining = False
@@ -52,19 +50,8 @@ class Gateway:
             await send_error(send, 503, "the gateway is stopping", "stopping", headers)
             return
         self.num_running += 1
-        begun = False
-
-        async def watched(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
         try:
-            await self._budgets(scope, receive, watched)
-        except Exception:  # a mistake of ours: the client gets no traceback, and the log gets no body
-            logger.exception("a request failed in the gateway")
-            if not begun:
-                await send_error(send, 500, "the gateway failed", "internal_error")
+            await self._app(scope, receive, send)
         finally:
             self.num_running -= 1
 

@@ -49,7 +49,7 @@ class Upstream:
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._context = (context or ssl.create_default_context()) if parts.scheme == "https" else None
-        self.authority = parts.netloc.encode("ascii")
+        self.authority = parts.netloc.encode("idna")
         self.reply_seconds = reply_seconds
         self.idle_seconds = idle_seconds
         self._idle: deque[Connection] = deque()
@@ -347,6 +347,10 @@ class Connection(asyncio.Protocol):
 
     # ------------------------------------------------------------------ what the parser calls
 
+    @property
+    def _is_early(self) -> bool:
+        return 100 <= self.status < 200
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """See httptools."""
         if not self._is_complete:
@@ -358,7 +362,7 @@ class Connection(asyncio.Protocol):
             self.is_open = False
             return
         self.status = int(self._parser.get_status_code())
-        if self.status < 200:  # 100 Continue, 103 Early Hints: the reply itself is still to come
+        if self._is_early:  # 100 Continue, 103 Early Hints: the reply itself is still to come
             return
         self._has_head = True
         names = {name for name, _ in self.headers}
@@ -377,7 +381,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """See httptools."""
-        if self.status < 200:
+        if self._is_early:
             self.headers = []
             return
         self._can_keep = not self._is_head and bool(self._parser.should_keep_alive())

@@ -107,7 +107,7 @@ class Forward:
 
     async def _reply(self, connection: Connection, send: Send) -> None:
         status, headers = connection.status, back(connection.headers)
-        if status > 599 or any(BROKEN.search(value) for _, value in headers):
+        if not 200 <= status <= 599 or any(BROKEN.search(value) for _, value in headers):
             raise UpstreamError("the server behind the gateway sent a reply that no HTTP has")
         if status in (204, 304):  # some say the length of what they leave out
             headers = [pair for pair in headers if pair[0] != b"content-length"]

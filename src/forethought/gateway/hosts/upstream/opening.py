@@ -29,6 +29,7 @@ from ...journal import Journal
 from ...law import PriceLaw, SharedPrice, steering_quotas
 from ...ledger.opening import check_ledger, open_ledger
 from ...metrics import Metrics, Watch
+from ...pipeline import Pipeline
 from ...policy import Policy
 from ...price import FLAGS, Price, price_of
 from ...request import PATHS, QUEUED
@@ -104,6 +105,16 @@ class Opened:
             "journal": settings.log or "none",
             "shadow": settings.shadow,
         }
+
+    def pipeline(self) -> Pipeline:
+        """What requests go through."""
+        return Pipeline(
+            self.tenants,
+            self.seen,
+            admission=self.admission,
+            is_shadow=self.settings.shadow,
+            most_tokens=self.settings.most_tokens,
+        )
 
     async def close(self) -> None:
         """Lets go of ledger, journal and spans."""

@@ -29,6 +29,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **how)
         self._num_bytes = 0
         self._is_in_head = self._is_refused = False
+        self._is_shared = False  # the end of another request came with the same bytes, which are not this head's alone
         self._timer: asyncio.TimerHandle | None = None
         self._slow: asyncio.TimerHandle | None = None
 
@@ -48,10 +49,11 @@ class HttpProtocol(HttpToolsProtocol):
         """See asyncio.Protocol."""
         if self._is_refused:  # what still comes is read and dropped, so that the client gets to read why
             return
+        self._is_shared = False
         super().data_received(data)
         if not self._is_in_head:
             return
-        self._num_bytes += len(data)
+        self._num_bytes += 0 if self._is_shared else len(data)
         if self._num_bytes > HEADER_BYTES:
             self._refuse(b"431 Request Header Fields Too Large", b"the headers are too long", b"too_large")
 
@@ -70,6 +72,11 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.parser.get_http_version() == "1.0" and self.cycle is not None:
             self.cycle.send = _until_closed(self.cycle)  # type: ignore[assignment, method-assign]
+
+    def on_message_complete(self) -> None:
+        """See httptools."""
+        self._is_shared = True
+        super().on_message_complete()
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""

@@ -9,15 +9,14 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from ....core.prompts import load_template
 from ....core.serve_settings import ServeSettings
 from ....errors import InvalidSettingsError
 from ...asgi import App
 from ...guard import Guard
-from ...middleware import Budgets
 from ...page import Pages
-from ...pipeline import Pipeline
 from .app import Gateway
 from .client import Upstream
 from .forward import Forward
@@ -75,16 +74,8 @@ async def running(settings: ServeSettings) -> AsyncIterator[Running]:
     upstream = Upstream(
         opened.address.origin, reply_seconds=settings.timeout_seconds, idle_seconds=settings.timeout_seconds
     )
-    pipeline = Pipeline(
-        opened.tenants,
-        admission=opened.admission,
-        seen=opened.seen,
-        is_shadow=settings.shadow,
-        most_tokens=settings.most_tokens,
-    )
-    gateway = Gateway(
-        Budgets(_app(opened, upstream), lambda: opened.policy, pipeline), drain_seconds=settings.drain_seconds
-    )
+    app = partial(opened.pipeline(), _app(opened, upstream), opened.policy)
+    gateway = Gateway(app, drain_seconds=settings.drain_seconds)
     gateway.pages = pages = _pages(opened, gateway)
     server = Server(
         gateway,
@@ -107,7 +98,6 @@ async def running(settings: ServeSettings) -> AsyncIterator[Running]:
         sampling.cancel()
         listening.close()
         upstream.close()
-        await pipeline.close()
         await opened.close()
 
 
@@ -141,8 +131,9 @@ def _listen(settings: ServeSettings) -> socket.socket:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         listening = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise InvalidSettingsError(f"--host {settings.host}: {error.strerror or error}") from None
+    except (OSError, UnicodeError) as error:  # the latter: a name that no name service could hold
+        said = getattr(error, "strerror", None) or "is no name of a host"
+        raise InvalidSettingsError(f"--host {settings.host}: {said}") from None
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
