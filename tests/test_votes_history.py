@@ -97,7 +97,5 @@ def test_nights_of_votes_on_the_command_line(job: Call) -> None:
     second = job(*run, "--seed", 4, "--out", "r4")
     assert second.code == 0
     assert "samples of 24 questions" in job("show", "h").out
-    said = job(
-        "evaluate", "p1", "--predictor", "history", "--samples", "1,2", "--out", "e", "--resamples", 100, "--no-plots"
-    )
+    said = job("evaluate", "p1", "--predictor", "history", "--samples", "1,2", "--out", "e", "--resamples", 100)
     assert said.code == 0, said.err
