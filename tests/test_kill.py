@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -123,7 +125,9 @@ def test_who_is_asked_to_end_says_so_in_one_line_and_goes_on(folder: Path, order
     command = [sys.executable, "-m", "forethought", "run", "trained", "q.jsonl", "--mean-tokens", "64", "--quiet"]
     command += ["--out", run.path.name]
     slow = [*command, "--engine-option", "tokens_per_second=500"]
-    with subprocess.Popen(slow, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    how: dict[str, Any] = {"cwd": folder, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    how["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it
+    with subprocess.Popen(slow, **how) as process:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not ((run.path / "run.json").exists() and any(run.records())):
             time.sleep(0.02)
