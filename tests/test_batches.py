@@ -231,7 +231,10 @@ def test_requests_are_written_over_by_the_same_ones_alone(job: Call) -> None:
     assert job(*asked, "--mean-tokens", "64").code == 0
     assert sorted(path.name for path in Path().glob("r[.-]*")) == ["r.batch.json", "r.jsonl", "r.plan.json"]
     Path("r.batch.json").write_text("{")
-    assert job(*asked, "--mean-tokens", "32").code == 0
+    damaged = job(*asked, "--mean-tokens", "32")
+    assert damaged.code == 1
+    assert "give another --batch-out, or delete r.batch.json" in damaged.err
+    assert Path("r.batch.json").read_text() == "{"
 
 
 def test_a_hard_cap_keeps_requests_back_and_warns(job: Call) -> None:

@@ -258,10 +258,14 @@ def write_round(made: Round, plan: Plan, requests: Path) -> Round:
     """Writes the requests, numbered files where one would be too large, and what `collect` needs beside them.
 
     Raises:
-        InvalidSettingsError: other requests have this name; without their record nobody could collect their results.
+        InvalidSettingsError: other requests have this name, or a record that cannot be read; without it nobody could
+            collect their results.
     """
     record = requests.with_name(f"{requests.stem}.batch.json")
-    before = _record_at(record)
+    try:
+        before = Round.load(record) if record.exists() else None
+    except RunError as error:  # it may be of a newer version
+        raise InvalidSettingsError(f"{error}; give another --batch-out, or delete {record}") from error
     if before is not None and before.fingerprint != made.fingerprint:
         raise InvalidSettingsError(
             f"{record} is of other requests ({before.fingerprint}), and without it their results cannot be collected; "
@@ -289,14 +293,6 @@ def write_round(made: Round, plan: Plan, requests: Path) -> Round:
         if Path(name).name == name:
             requests.with_name(name).unlink(missing_ok=True)
     return made
-
-
-def _record_at(path: Path) -> Round | None:
-    """The record that is there; None where there is none, or none that can be read."""
-    try:
-        return Round.load(path)
-    except RunError:
-        return None
 
 
 def _parts(lines: Iterable[bytes], most_lines: int, most_bytes: int) -> list[int]:

@@ -132,7 +132,7 @@ def _listen(settings: ServeSettings) -> socket.socket:
         family, kind, protocol, _, address = found[0]
         listening = socket.socket(family, kind, protocol)
     except (OSError, UnicodeError) as error:  # the latter: a name that no name service could hold
-        said = getattr(error, "strerror", None) or "is no name of a host"
+        said = error.strerror if isinstance(error, OSError) else "is no name of a host"
         raise InvalidSettingsError(f"--host {settings.host}: {said}") from None
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
