@@ -35,7 +35,7 @@ test-fast: $(VENV)/.dev
 	$(RUN_TESTS) -m "not slow and not server" $(PYTEST)
 
 test-servers: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest tests/test_servers*.py -m server -rs $(PYTEST)
+	$(VENV)/bin/python -m pytest tests/test_servers*.py -m server -rs --timeout 3600 $(PYTEST)
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

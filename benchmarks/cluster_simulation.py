@@ -263,7 +263,7 @@ class Simulation:
         worker = self.workers[index]
         done, worker.done = worker.done, []  # on disk before it was lost
         self.rows.done(worker.hands, [self.requests[row] for row in done])
-        for request in list(worker.hands.held.values()):
+        for [request] in list(worker.hands.held.values()):  # its rows are all different
             row = self.row_of[key_of(request)]
             if not self.is_open_N[row]:
                 self.rows.done(worker.hands, [request])

@@ -65,7 +65,7 @@ def test_every_request_comes_back_once_or_is_given_up_whoever_dies(
     while not rows.is_done:
         hands = rng.choice(workers)
         given, _ = rows.take(hands)
-        assert len(hands.held) <= AHEAD * 2 + len(given)
+        assert hands.num_held <= AHEAD * 2 + len(given)
         if hands.held and rng.random() < 0.1:
             alone = hands.is_alone
             for key in hands.held:
@@ -76,9 +76,9 @@ def test_every_request_comes_back_once_or_is_given_up_whoever_dies(
             assert all(deaths[key_of(each)] == MOST_LOST for each in given_up)
         elif hands.held:
             finished = rng.sample(sorted(hands.held, key=str), rng.randint(1, len(hands.held)))
-            rows.done(hands, [came(hands.held[key]) for key in finished])
+            rows.done(hands, [came(hands.held[key][0]) for key in finished])
             seen.update(finished)
-            hands.num_waiting = min(hands.num_waiting, len(hands.held))
+            hands.num_waiting = min(hands.num_waiting, hands.num_held)
     assert len(seen) == count
     assert set(seen.values()) <= {1}
 
@@ -89,8 +89,22 @@ def test_the_last_requests_are_shared_evenly() -> None:
         rows.take(first)
         first.num_waiting = 0
     rows.take(second)
-    assert len(first.held) == 50
-    assert len(second.held) == 50
+    assert first.num_held == 50
+    assert second.num_held == 50
+
+
+def test_the_same_request_asked_for_twice_comes_back_twice() -> None:
+    rows, hands = Rows(iter([*asked(3), *asked(3)]), 1), Hands()
+    given, _ = rows.take(hands)
+    assert hands.num_held == len(given) == 6
+    rows.done(hands, [came(each) for each in asked(3)])
+    assert hands.num_held == 3, "the others are still under way"
+    assert not rows.is_done
+    rows.lost(hands, retries=True)
+    assert hands.num_held == 0
+    assert [each.query.id for each in rows.take(hands)[0]] == ["q2", "q1", "q0"]
+    rows.done(hands, [came(each) for each in asked(3)])
+    assert rows.is_done
 
 
 def test_a_request_that_kills_its_worker_takes_no_other_with_it() -> None:
@@ -102,8 +116,8 @@ def test_a_request_that_kills_its_worker_takes_no_other_with_it() -> None:
             if ("q7", 0, "") in hands.held:
                 given_up += rows.lost(hands, retries=True)
             else:
-                num_done += len(hands.held)
-                rows.done(hands, [came(each) for each in hands.held.values()])
+                num_done += hands.num_held
+                rows.done(hands, [came(each) for [each] in hands.held.values()])
     assert [each.query.id for each in given_up] == ["q7"]
     assert num_done == 39
 
@@ -395,5 +409,5 @@ class TestContract(EngineContract):
             options=options,
         )
         engine = engine_of(Crew(ProcessHost(), Task("fake", settings, None, str(folder)), 2))
-        yield Subject(engine, "fake", layers=(0, 2, 4))
+        yield Subject(engine, "fake", layers=(0, 2, 4), num_engines=2)
         engine.close()

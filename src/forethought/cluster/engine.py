@@ -169,7 +169,7 @@ class ClusterEngine:
             if retries:
                 self._tell(slot, stream, self._unreported(slot, crew.keeping))
                 retries = crew.keeping.retries_lost
-        num_open = len(slot.hands.held)
+        num_open = slot.hands.num_held
         for request in stream.rows.lost(slot.hands, retries=retries):
             stream.found.append(_lost(request, f"{name} was lost while it ran: {reason}"))
         crew.bury(slot, f"{reason}; {num_open} questions that it had are open" if num_open else reason)

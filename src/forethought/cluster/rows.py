@@ -24,14 +24,19 @@ class Hands:
     """What one worker holds.
 
     Attributes:
-        held: its requests that have not come back, in the order given.
+        held: its requests that have not come back, by identity; a stream may ask for the same trace more than once.
         num_waiting: those of them that its engine has not taken.
         is_alone: it holds one request that was lost before, and gets no other until that has come back.
     """
 
-    held: dict[Hashable, Request] = field(default_factory=dict)
+    held: dict[Hashable, list[Request]] = field(default_factory=dict)
     num_waiting: int = 0
     is_alone: bool = False
+
+    @property
+    def num_held(self) -> int:
+        """How many requests it holds."""
+        return sum(map(len, self.held.values()))
 
 
 class Rows:
@@ -72,22 +77,25 @@ class Rows:
         if self._is_exhausted:
             num_open = len(self._ready) + self._num_held
             share = -(-num_open // max(1, self.num_workers))
-            room = min(wanted, share - len(hands.held))
+            room = min(wanted, share - hands.num_held)
         given = [self._ready.popleft() for _ in range(min(room, len(self._ready)))]
         if not given and not hands.held and not self._ready and self._suspects:
             given, hands.is_alone, room = [self._suspects.popleft()], True, 0
         for request in given:
-            hands.held[key_of(request)] = request
+            hands.held.setdefault(key_of(request), []).append(request)
         hands.num_waiting += len(given)
         self._num_held += len(given)
-        self._most_held = max(self._most_held, len(hands.held))
+        self._most_held = max(self._most_held, hands.num_held)
         return given, len(given) == wanted
 
     def done(self, hands: Hands, finished: Sequence[Generation]) -> None:
         """Takes in what came back."""
         for each in finished:
-            if hands.held.pop(key_of(each), None) is not None:
+            if (alike := hands.held.get(key := key_of(each))) is not None:
+                alike.pop()
                 self._num_held -= 1
+                if not alike:
+                    del hands.held[key]
 
     def lost(self, hands: Hands, *, retries: bool) -> list[Request]:
         """Takes back what a lost worker holds; those that are not tried again.
@@ -97,15 +105,15 @@ class Rows:
             retries: whether they are given to another worker, as often as allowed.
         """
         given_up = []
-        for key, request in hands.held.items():
+        self._num_held -= hands.num_held
+        for key, alike in hands.held.items():
             self._lost[key] += 1
             if not retries or self._lost[key] >= MOST_LOST:
-                given_up.append(request)
+                given_up += alike
             elif self._lost[key] == MOST_LOST - 1:
-                self._suspects.append(request)
+                self._suspects += alike
             else:
-                self._ready.appendleft(request)
-        self._num_held -= len(hands.held)
+                self._ready.extendleft(alike)
         hands.held, hands.num_waiting, hands.is_alone = {}, 0, False
         return given_up
 

@@ -41,12 +41,14 @@ class Subject:
         name: what its `info` calls it.
         layers: layers whose hidden states it can give; empty for none.
         draws: whether another seed can give another trace.
+        num_engines: behind it, each of which may read as far ahead as one.
     """
 
     engine: Engine
     name: str
     layers: tuple[int, ...] = ()
     draws: bool = True
+    num_engines: int = 1
 
     @cached_property
     def traces(self) -> Traces:
