@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from forethought.gateway.ledger import Ledger
+from forethought.gateway.ledger import Count, Ledger
 from forethought.gateway.ledger.sqlite import SqliteLedger
 from forethought.gateway.windows import ALL
 
@@ -57,12 +57,16 @@ class Worker:
             assert time.monotonic() < ends
             time.sleep(0.01)
 
-    def wait_for(self, text: bytes) -> None:
-        """Waits until it has said this."""
+    def wait_until_full(self, num_tasks: int) -> None:
+        """Waits until every task was refused twice in a row: none has anything left to settle."""
         ends = time.monotonic() + 20.0
-        while text not in os.pread(self._output.fileno(), 10**7, 0):
+        while not self._is_full(2 * num_tasks):
             assert time.monotonic() < ends
             time.sleep(0.02)
+
+    def _is_full(self, num_lines: int) -> bool:
+        last = os.pread(self._output.fileno(), 10**7, 0).splitlines()[-num_lines:]
+        return len(last) == num_lines and all(line.startswith(b"F ") for line in last)
 
     def kill(self) -> bytes:
         """What it had said, whole lines of it."""
@@ -118,14 +122,16 @@ async def _judge(path: Path, told: Told, quota: int) -> None:
 def test_a_full_ledger_is_full_after_a_kill(tmp_path: Path) -> None:
     path, told = tmp_path / "ledger.sqlite", Told()
     worker = Worker(path, "run", 16, 1_000, 30.0)
-    worker.wait_for(b"F ")
+    worker.wait_until_full(16)
     told.read(worker.kill())
     assert told.num_full
 
-    async def judge(names: Sequence[str]) -> None:
+    async def counted() -> Sequence[Count]:
         ledger = SqliteLedger(path)
-        counts = {each.account: each for each in await ledger.counts(["gateway", *names]) if each.window == ALL}
-        assert 1_000 - 60 < counts["gateway"].settled + counts["gateway"].bound <= 1_000
-        await ledger.close()
+        try:
+            return await ledger.counts(["gateway"])
+        finally:
+            await ledger.close()
 
-    asyncio.run(judge([]))
+    [gateway] = [each for each in asyncio.run(counted()) if each.window == ALL]
+    assert 1_000 - 60 < gateway.settled + gateway.bound <= 1_000
