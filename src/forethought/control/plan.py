@@ -353,8 +353,8 @@ class Plan(Shown):
             engine: of the plan's model and template.
             grader: judges answers to queries with a reference: a registered name or a grader; None for "number".
             out: a run directory, which keeps them as they come; stopped, it goes on where it was.
-            progress: called with what is being done, answers that came and answers in all; True for a bar, False for
-                none, None for one in a notebook.
+            progress: called with what is being done, answers that came and answers in all (of waves tokens, until no
+                more are drawn); True for a bar, False for none, None for one in a notebook.
 
         Raises:
             MismatchError: an engine of another model or template.
@@ -368,8 +368,11 @@ class Plan(Shown):
             raise InvalidInputError(f"the engine must be an open one, not {engine!r}; open it: open_engine(plan)")
         self.check(engine.info)
         check_menu(engine, self.menu)
-        answers = answering(self, engine, judge) if out is None else kept_answers(self, engine, judge, Path(out))
         with watched(progress) as said:
+            if out is None:
+                answers = answering(self, engine, judge, said)
+            else:
+                answers = kept_answers(self, engine, judge, Path(out), progress=said)
             numbers = itertools.count(1)
             async for answer in answers:
                 said("answer", next(numbers), len(self))
