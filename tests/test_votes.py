@@ -489,3 +489,5 @@ def test_waves_from_the_command_line(
     assert (code, found["answered"]) == (0, 40)
     assert found["samples"] >= 40
     assert ft.Plan.load("r").allocation.allocator == "waves"
+    bill = call(*args, "--cost", "spent", "--min-agreement", 0.7, "--dry-run")[1]
+    assert (bill["num_left"], bill["num_done"], bill["num_total"]) == (0, found["samples"], found["samples"])
