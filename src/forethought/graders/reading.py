@@ -141,7 +141,9 @@ class _Reader(Factors):
         """The words behind a number, with their powers: "square units", "cm^2", "miles/hour"."""
         parts: list[str] = []
         while True:
-            if self.kind == "text" or (self.value in self.units and self.kind == "letter"):
+            if self.kind == "text" or (
+                self.kind == "letter" and (self.value in self.units or parts[-1:] in (["/"], ["*"]))
+            ):
                 parts.append(self.value)
                 self.position += 1
             elif parts and self.take("^"):
@@ -149,7 +151,11 @@ class _Reader(Factors):
                 if exponent not in (-3, -2, -1, 1, 2, 3):
                     raise Unread("no power of a unit")
                 parts.append(f"^{exponent}")
-            elif parts and self.value in ("/", "*") and (self.peek().kind == "text" or self.peek().value in self.units):
+            elif (
+                parts
+                and self.value in ("/", "*")
+                and (self.peek().kind == "text" or self.peek().value in (*self.units, "h", "s"))
+            ):
                 parts.append(self.take("/", "*"))
             else:
                 break
