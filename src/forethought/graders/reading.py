@@ -30,10 +30,7 @@ _NAMED = {r"\pi": sympy.pi, r"\infty": sympy.oo, r"\dots": DOTS, r"\i": sympy.I}
 _FACTORS = GREEK | _ACCENTS | wordset(r"\frac \sqrt \surd \cbrt \pi \binom \infty \lfloor \lceil \i \begin")
 _INVERSES = {"sin": sympy.asin, "cos": sympy.acos, "tan": sympy.atan, "cot": sympy.acot, "sec": sympy.asec,
              "csc": sympy.acsc}  # fmt: skip
-
-
 MAX_DEPTH = 40
-
 _RELATIONS = wordset(r"= < > \leq \geq \neq \approx \in \notin \subset \subseteq \equiv \cong \to")
 
 
@@ -368,10 +365,7 @@ class _Reader(Factors):
 
     def matrix(self) -> Any:
         """A matrix, row by row; of `vmatrix` its determinant."""
-        self.need("{")
-        name = self.value
-        self.position += 1
-        self.need("}")
+        name = self.skip_braces()
         if name == "array":
             self.skip_braces()
         elif name not in ("pmatrix", "bmatrix", "matrix", "vmatrix", "smallmatrix"):
