@@ -282,7 +282,7 @@ def _savings_table(savings: Sequence[Saving]) -> Table:
             each.baseline,
             amount_interval(each.needed, cost) if math.isfinite(each.needed.value) else NOT_REACHED,
             interval(each.ratio, ".2f") if math.isfinite(each.ratio.value) else NOT_REACHED,
-            f"{100 * each.reached:.0f}% of resamples",
+            f"{percent(each.reached, 0)} of resamples",
         ]
         for each in savings
     ]

@@ -38,7 +38,7 @@ from .figures import (
 )
 from .findings import MOST_NAMED, SHOWN, frontier_title, groups_title, rows_at, shares_title
 from .groups import group_costs, groups
-from .wording import policy_name
+from .wording import percent, policy_name
 
 NAMES = {policy: policy_name(policy) for policy in (UNIFORM, BLIND, GREEDY, FORETHOUGHT, ORACLE)}
 STYLES = {UNIFORM: "-", BLIND: "-", GREEDY: (0, (1, 1.2)), FORETHOUGHT: "-", ORACLE: (0, (5, 2))}
@@ -166,7 +166,7 @@ def _totals_panel(panel: Any, plan: Plan) -> None:
     own = made.taken / len(plan)
     panel.plot([own], [made.expected_accuracy], marker="D", markersize=8, color=INK, markerfacecolor="white", zorder=5)
     _, uniform = expected(UNIFORM, own)
-    panel.set_title(f"expected {made.expected_accuracy:.1%}, uniformly {uniform:.1%}")
+    panel.set_title(f"expected {percent(made.expected_accuracy)}, uniformly {percent(uniform)}")
     panel.set(xlabel=AXIS[cost], ylabel="expected accuracy", ylim=(0.0, 1.05 * panel.dataLim.ymax))
     count_percent(panel.yaxis)
     if plan.menu.is_named:
@@ -274,7 +274,7 @@ def _gain_panel(panel: Any, result: Evaluation, cost: Cost) -> None:
 def _shares_panel(panel: Any, result: Evaluation, row: PolicyRow) -> None:
     """How many questions got each option, whose policy it is, and how often it was right."""
     bars(panel, result.menu, row.shares, COLOURS[row.policy])
-    words = f"{NAMES[row.policy]}: {100 * row.accuracy.value:.1f}% right"
+    words = f"{NAMES[row.policy]}: {percent(row.accuracy.value)} right"
     style = {"ha": "left", "va": "bottom", "color": COLOURS[row.policy], "fontsize": 9.5}
     panel.text(0.0, 1.04, words, transform=panel.transAxes, **style)  # above the bars, wherever those are high
     panel.set(ylim=(0.0, 1.0), yticks=[0.0, 0.5, 1.0])
