@@ -285,6 +285,7 @@ async def test_two_calls_keep_the_cap_and_the_limit_whatever_the_client_names_be
         ({"ledger": "sqlite:/"}, "the ledger needs a file"),
         ({"host": "a" * 80, "admin_key_env": "PATH"}, "is no name of a host"),
         ({"price": float("inf")}, "--price must be at least 0, not inf"),
+        ({"price": 1e308}, "--price is in right answers per token, so at most 1, not 1e+308"),
         ({"timeout_seconds": float("inf")}, "--timeout must be at least 1, not inf"),
     ],
 )

@@ -360,14 +360,19 @@ def test_waves_draw_another_sample_only_where_it_is_worth_it(predictor: ft.Predi
     plan = ft.plan(predictor, QUESTIONS, mean_tokens=220, cost="spent", waves=True)
     plan = ft.Plan.load(plan.save(tmp_path / "plan.json"))
     assert plan.allocation.allocator == "waves"
+    told: list[tuple[str, int, int]] = []
     with ft.open_engine("fake") as engine:
-        answers = plan.run(engine, out=tmp_path / "run", progress=False)
+        answers = plan.run(engine, out=tmp_path / "run", progress=lambda *each: told.append(each))
         assert list(plan.run(engine, progress=False)) == list(answers)
         assert list(plan.run(engine, out=tmp_path / "run", progress=False)) == list(answers)
     assert len(answers) == len(QUESTIONS)
     assert len({answer.samples for answer in answers}) > 1
     records = list(RunDirectory.open(tmp_path / "run").latest())
     assert len(records) == sum(answer.samples for answer in answers)
+    tokens = [done for what, done, total in told if what == "spend tokens on samples" and total == 220 * len(QUESTIONS)]
+    assert tokens == sorted(tokens)
+    assert len(tokens) == len(records)
+    assert tokens[-1] == answers.counts["spent_tokens"]
     assert answers.counts["spent_tokens"] <= 220 * len(QUESTIONS) * 1.1
     assert list(ft.Answers.load(tmp_path / "run")) == list(answers)
 
@@ -484,3 +489,5 @@ def test_waves_from_the_command_line(
     assert (code, found["answered"]) == (0, 40)
     assert found["samples"] >= 40
     assert ft.Plan.load("r").allocation.allocator == "waves"
+    bill = call(*args, "--cost", "spent", "--min-agreement", 0.7, "--dry-run")[1]
+    assert (bill["num_left"], bill["num_done"], bill["num_total"]) == (0, found["samples"], found["samples"])

@@ -18,6 +18,7 @@ from forethought.core.menu import Menu
 from forethought.core.options import Option
 from forethought.errors import InvalidMenuError
 from forethought.gateway.decision import Decider
+from forethought.report.wording import percent
 from forethought.runs.store import RunDirectory
 
 RUN = ("run", "votes", "q.jsonl", "--mean-tokens", 150, "--cost", "spent", "--out", "r", "--quiet")
@@ -51,6 +52,11 @@ def test_a_bill_before_the_run_counts_every_sample(votes: Call) -> None:
     assert done["samples"] == num_samples
     assert done["prompt_tokens"] == bill["prompt_tokens"]
     assert votes(*by_file, "--dry-run", "--json").json["num_left"] == 0
+    page = (Path("r") / "report.html").read_text()
+    for answer in ft.Answers.load("r"):
+        if answer.samples > 1 and answer.share is not None:
+            assert f"answer, {percent(answer.share)} of the votes of {answer.samples} samples" in page
+    assert '<th scope="col">sample</th>' in page
 
 
 def test_plans_and_questions_show_their_samples(votes: Call) -> None:

@@ -13,6 +13,7 @@ from ..control.billing import UNPRICED, CostEstimate, Expected, Prices, Traffic
 from ..control.budgets import read_plan
 from ..control.plan import Plan
 from ..control.planning import model_of, template_of
+from ..control.results import read_summary
 from ..control.sources import recorded_features, refuse_without_texts
 from ..core.data import Cost, Query
 from ..core.features import DIFFICULTY, HIDDEN
@@ -154,8 +155,7 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> CostEst
     num_plans = len(allocators_of(settings))
     has_plan = menu.is_named and (folder / "plan.json").is_file()
     made = read_plan(RunDirectory.open(folder)) if has_plan else None
-    each_Q = _traces_of(queries, menu, num_plans, made)
-    left_Q = [max(0, each - done[query.id]) for each, query in zip(each_Q, queries, strict=True)]
+    each_Q, left_Q = _left(folder, queries, _traces_of(queries, menu, num_plans, made), done, made)
     num_left = sum(left_Q)
     total = settings.plan.total_for(len(every_query))
     if menu.is_named:
@@ -174,7 +174,10 @@ def run_estimate(settings: RunSettings, *, prices: Prices = UNPRICED) -> CostEst
     is_usd = asked.cost is Cost.USD
     known = replace(known, total=0.0 if is_usd else total, planned_usd=total if is_usd else None)
     known = replace(
-        known, num_total=sum(each_Q), most_samples=most_samples, is_planned=made is not None and not made.waves
+        known,
+        num_total=sum(each_Q),
+        most_samples=most_samples,
+        is_planned=made is not None and not (made.waves and num_left),
     )
     return _answering(known, left_Q, 1 if menu.is_named else num_plans, room, prices)
 
@@ -192,12 +195,14 @@ def run_plan_estimate(settings: RunPlanSettings, *, prices: Prices = UNPRICED) -
     num_plans = len(made.allocations)
     each_Q = _traces_of(made.queries, made.menu, num_plans, made)
     each_Q = [each * worker.owns(query.id) for each, query in zip(each_Q, made.queries, strict=True)]
-    left_Q = [max(0, each - done[query.id]) for each, query in zip(each_Q, made.queries, strict=True)]
+    each_Q, left_Q = _left(folder, made.queries, each_Q, done, made)
     most = sum(left * cap for left, cap in zip(left_Q, cap_Q, strict=True))
     plan = made.allocation
     known = CostEstimate(model, str(folder), len(made), 0, 0, 0, most, 0, engine=engine, planned_usd=plan.expected_usd)
     known = replace(known, total=(plan.expected_spent or 0.0) if plan.cost is Cost.USD else plan.total)
-    known = replace(known, num_total=sum(each_Q), most_samples=most_samples, is_planned=not made.waves)
+    known = replace(
+        known, num_total=sum(each_Q), most_samples=most_samples, is_planned=not (made.waves and sum(left_Q))
+    )
     return _answering(known, left_Q, 1 if made.menu.is_named else num_plans, room, prices)
 
 
@@ -222,6 +227,18 @@ def _traces_of(queries: Sequence[Query], menu: Menu, num_plans: int, plan: Plan 
     pairs = zip(plan.allocation.query_ids, chosen, strict=True)
     traces_of = {query_id: sum(num_samples(map(menu.option, budgets))) for query_id, budgets in pairs}
     return [traces_of.get(query.id, most) for query in queries]
+
+
+def _left(
+    folder: Path, queries: Sequence[Query], each_Q: list[int], done: Counter[str], plan: Plan | None
+) -> tuple[list[int], list[int]]:
+    """Traces of each query in all, and how many of them are left; a run in waves that has ended draws no more."""
+    if plan is not None and plan.waves and (folder / "summary.json").is_file():
+        run = RunDirectory.open(folder)
+        answered, num_kept = read_summary(run)["answered"], sum(1 for _ in run.latest())
+        if answered == len(queries) and num_kept == done.total():  # nothing failed that would be tried again
+            return [done[query.id] for query in queries], [0] * len(queries)
+    return each_Q, [max(0, each - done[query.id]) for each, query in zip(each_Q, queries, strict=True)]
 
 
 def _answering(

@@ -275,6 +275,7 @@ def run(
                 else None,
                 adaptation=Adaptation(directory, kept, _fitting(queries, room, running)) if is_adapted else None,
                 worker=worker,
+                progress=progress,
             )
             progress("answer", 0, 0)
             finish(_told(work, report))
@@ -325,6 +326,7 @@ def run_plan(
             pool=(lambda run: _pool(run, running, room, settings.hard_cap, prices)) if settings.hard_cap else None,
             retry_failed=settings.retry_failed,
             worker=worker,
+            progress=progress,
         )
         progress("answer", 0, 0)
         finish(_told(work, report))

@@ -6,11 +6,11 @@ On disk, and as RUN/plan.json, it is one JSON object with a line per query in `q
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -353,8 +353,8 @@ class Plan(Shown):
             engine: of the plan's model and template.
             grader: judges answers to queries with a reference: a registered name or a grader; None for "number".
             out: a run directory, which keeps them as they come; stopped, it goes on where it was.
-            progress: called with what is being done, answers that came and answers in all; True for a bar, False for
-                none, None for one in a notebook.
+            progress: called with what is being done, answers that came (of waves: tokens first) and how many in all;
+                True for a bar, False for none, None for one in a notebook.
 
         Raises:
             MismatchError: an engine of another model or template.
@@ -368,11 +368,11 @@ class Plan(Shown):
             raise InvalidInputError(f"the engine must be an open one, not {engine!r}; open it: open_engine(plan)")
         self.check(engine.info)
         check_menu(engine, self.menu)
-        answers = answering(self, engine, judge) if out is None else kept_answers(self, engine, judge, Path(out))
         with watched(progress) as said:
-            numbers = itertools.count(1)
-            async for answer in answers:
-                said("answer", next(numbers), len(self))
+            answers = answering if out is None else partial(kept_answers, folder=Path(out))
+            done = 0
+            async for answer in answers(self, engine, judge, progress=said):
+                said("answer", done := done + 1, len(self))
                 yield answer
 
     async def run_async(

@@ -14,6 +14,7 @@ from ..core.files import open_bytes, reaching, replacing
 from ..core.protocols import Engine, Grader
 from ..core.provenance import Provenance
 from ..core.records import Record
+from ..core.showing import Progress, silent
 from ..core.worker import ALONE, Worker
 from ..engines.context import ceiling_of
 from ..questions.queries import query_to_json
@@ -35,8 +36,8 @@ AHEAD = 4  # the first quarter of a block is served while the last answers of th
 logger = logging.getLogger(__name__)
 
 
-async def answering(plan: Plan, engine: Engine, judge: Judge) -> AsyncIterator[Answer]:
-    """Answers to a plan's queries, as they come; nothing is kept."""
+async def answering(plan: Plan, engine: Engine, judge: Judge, progress: Progress = silent) -> AsyncIterator[Answer]:
+    """Answers to a plan's queries, as they come; nothing is kept. `progress` is told what waves have spent."""
     made = plan_provenance(plan, judge, engine.info)
     known = {query.id: query for query in plan.queries}
     gathered = Gathering(known, plan.budgets, made, plan.voting, judge.grader, is_open=bool(plan.waves))
@@ -50,7 +51,8 @@ async def answering(plan: Plan, engine: Engine, judge: Judge) -> AsyncIterator[A
 
     ceiling = ceiling_of(engine.info)
     if plan.waves:
-        async for answer in answers_in_waves(plan, gathered, judge.grader, draw, known={}, ceiling=ceiling):
+        how: dict[str, Any] = {"known": {}, "ceiling": ceiling, "progress": progress}
+        async for answer in answers_in_waves(plan, gathered, judge.grader, draw, **how):
             yield answer
         return
     async for record in draw(plan.requests(ceiling)):
@@ -68,6 +70,7 @@ async def kept_answers(
     retry_failed: bool = True,
     worker: Worker = ALONE,
     pool: Callable[[RunDirectory], Pool] | None = None,
+    progress: Progress = silent,
 ) -> AsyncIterator[Answer]:
     """The same in a run directory, which is resumed; stored answers come first.
 
@@ -80,6 +83,7 @@ async def kept_answers(
         retry_failed: try again what failed before.
         worker: of several processes that fill the folder together: it takes the questions that are its own.
         pool: opens the hard cap of the run, once it is held for writing; None for no cap.
+        progress: of waves: called with the tokens that they have spent, and all that they may.
     """
     run = RunDirectory.create(folder, kind="run", provenance=plan_provenance(plan, judge, engine.info), settings={})
     with run.locked(worker):
@@ -100,6 +104,7 @@ async def kept_answers(
             setup=setup_of(engine.info, options or {}),
             pool=None if pool is None else pool(run),
             worker=worker,
+            progress=progress,
         )
         fresh = set()
         async for answer in work:
@@ -137,6 +142,7 @@ async def generate_planned(
     pool: Pool | None = None,
     adaptation: Adaptation | None = None,
     worker: Worker = ALONE,
+    progress: Progress = silent,
 ) -> AsyncIterator[Answer]:
     """Answers every query that has no record yet, once, under the largest of its budgets; as they are on disk.
 
@@ -162,6 +168,7 @@ async def generate_planned(
             setup=setup,
             pool=pool,
             worker=worker,
+            progress=progress,
         )
         async for answer in work:
             yield answer
@@ -269,6 +276,7 @@ async def _generate_waves(
     setup: str,
     pool: Pool | None,
     worker: Worker,
+    progress: Progress,
 ) -> AsyncIterator[Answer]:
     """The same where samples are drawn in waves; all queries are decided together, by one worker."""
     assert worker.is_alone  # commands refuse others
@@ -293,7 +301,7 @@ async def _generate_waves(
                 gathered.warn_of(record)
                 yield record
 
-        ceiling = ceiling_of(engine.info)
-        async for answer in answers_in_waves(plan, gathered, grader, draw, known=known, ceiling=ceiling):
+        how: dict[str, Any] = {"known": known, "ceiling": ceiling_of(engine.info), "progress": progress}
+        async for answer in answers_in_waves(plan, gathered, grader, draw, **how):
             rows.write(line_of(answer))
             yield answer

@@ -13,6 +13,7 @@ from ..core.data import Cost, Curves, FloatArray, IntArray, Query, Request
 from ..core.menu import Menu
 from ..core.protocols import Grader
 from ..core.records import Record
+from ..core.showing import Progress
 from ..core.stopping import Standing
 from ..core.votes import ABSTAINS
 from ..errors import EngineError, InvalidTotalError
@@ -126,6 +127,10 @@ class Waves:
     Args:
         plan: made by `plan_waves`.
         grader: says which answers are the same.
+
+    Attributes:
+        spent: tokens of the samples that have come.
+        num_come: how many those are.
     """
 
     def __init__(self, plan: Plan, grader: Grader) -> None:
@@ -138,7 +143,7 @@ class Waves:
         self._tokens_Q, self._predicted_Q = curves.tokens_Q_B[row_Q, column_Q], curves.p_Q_B[row_Q, column_Q]
         self._policies = {label: WavePolicy.of(plan.waves[label]) for label in sorted(set(self._label_Q.tolist()))}
         self._order_Q, self._most_Q = hash_order(curves.query_ids, seed=0), [option.samples for option in options]
-        self._price, self._price_Q, self._spent = math.inf, np.full(len(options), math.inf), 0.0
+        self._price, self._price_Q, self.spent = math.inf, np.full(len(options), math.inf), 0.0
         self._answers_Q: list[dict[int, str | None]] = [{} for _ in options]
         self._drawn_Q = [0] * len(options)  # asked for so far
         self._num_out, self.num_come = 0, 0  # samples that were asked for and have not come, and those that have
@@ -160,7 +165,7 @@ class Waves:
 
     def _begin_round(self) -> None:
         """Lowers the price, and lets queries go on."""
-        left = max(0.0, SHARES[self._round] * self._total - self._spent)
+        left = max(0.0, SHARES[self._round] * self._total - self.spent)
         self._round += 1
         rows_of = {label: np.flatnonzero(self._label_Q == label) for label in self._policies}
         drawings = {label: self._drawing(label, rows) for label, rows in rows_of.items()}
@@ -201,7 +206,7 @@ class Waves:
         self._num_out, self.num_come = self._num_out - 1, self.num_come + 1
         self._answers_Q[row][record.sample] = None if outcome is None else outcome.answer
         tokens = None if outcome is None else outcome.tokens
-        self._spent += self._tokens_Q[row] if tokens is None else tokens
+        self.spent += self._tokens_Q[row] if tokens is None else tokens
         if len(self._answers_Q[row]) == self._drawn_Q[row]:
             self._go_on(row)
 
@@ -214,6 +219,7 @@ async def answers_in_waves(
     *,
     known: Mapping[tuple[str, int], Record],
     ceiling: int,
+    progress: Progress,
 ) -> AsyncIterator[Answer]:
     """The answer of each query, once no further sample of any is worth its tokens.
 
@@ -224,12 +230,14 @@ async def answers_in_waves(
         draw: generates samples; what it asks for depends on what has come meanwhile.
         known: samples that are there already, by query and number.
         ceiling: most tokens of a thought by an option without a cap.
+        progress: called with the tokens that were spent, and all that may be.
     """
     waves, row_of = Waves(plan, grader), {query.id: row for row, query in enumerate(plan.queries)}
 
     def add(record: Record) -> None:
         gathered.add(record)
         waves.add(row_of[record.query_id], record)
+        progress("spend tokens on samples", round(waves.spent), round(plan.allocation.total))
 
     def requests() -> Iterator[Request]:
         while (sample := waves.next()) is not None:

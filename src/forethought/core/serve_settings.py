@@ -117,6 +117,9 @@ class ServeSettings:
                 if self.demo or (self.price is None) != (self.mean_tokens is None)
                 else "give either --price N or --mean-tokens N",
                 at_least("--price", self.price, 0),
+                f"--price is in right answers per token, so at most 1, not {self.price:g}"
+                if (self.price or 0) > 1
+                else None,
                 at_least("--mean-tokens", self.mean_tokens, 1),
                 None if self.cost in TOKEN_COSTS else f"--cost must be granted or spent, not {self.cost}",
                 *(

@@ -55,7 +55,7 @@ class ServingOptions:
         """
         problems: list[str] = _misspelt(environment)
         given = {name: environment.get(name, "").strip() for name in VARIABLES}
-        price = _number("FORETHOUGHT_PRICE", given, problems, least=0.0)
+        price = _number("FORETHOUGHT_PRICE", given, problems, least=0.0, most=1.0)
         mean_tokens = _number("FORETHOUGHT_MEAN_TOKENS", given, problems, least=1.0)
         room = _number("FORETHOUGHT_ANSWER_ROOM", given, problems, least=1.0, whole=True)
         is_auto = given["FORETHOUGHT_CAP_OFFSET"] in ("", "auto")
@@ -90,7 +90,13 @@ class ServingOptions:
 
 
 def _number(
-    name: str, given: Mapping[str, str], problems: list[str], *, least: float, whole: bool = False
+    name: str,
+    given: Mapping[str, str],
+    problems: list[str],
+    *,
+    least: float,
+    most: float = math.inf,
+    whole: bool = False,
 ) -> float | None:
     text = given[name]
     if not text:
@@ -101,6 +107,9 @@ def _number(
         value = math.nan
     if not math.isfinite(value) or value < least or (whole and value != int(value)):
         problems.append(f"{name} must be a {'whole ' if whole else ''}number of at least {least:g}, not {text!r}")
+        return None
+    if value > most:
+        problems.append(f"{name} must be at most {most:g}, not {text!r}")
         return None
     return value
 

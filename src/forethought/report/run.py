@@ -19,7 +19,7 @@ from ..runs.store import RunDirectory
 from .findings import so_many
 from .live import live_page
 from .pages import Page, Part, Question, Questions, Said, Table, Thought
-from .questions import LONGEST_TEXT, LONGEST_TITLE, MOST, ReadRecords, cut, first_letters, thought
+from .questions import LONGEST_TEXT, LONGEST_TITLE, MOST, MOST_THOUGHTS, ReadRecords, cut, first_letters, thought
 from .wording import amount, percent
 
 
@@ -173,15 +173,15 @@ def run_questions(plan: Plan, answers: Mapping[str, Sequence[Answer]], records: 
             cells += [_verdict(each), _tokens(each)]
         cells.append(("–", -1.0) if expected is None else (percent(expected), expected))
         cells.append((own.option or f"{own.budget:,}", float(own.budget)))
-        rows.append(
-            Question(query_id, cells, list(_detail(query.text, query.reference, own, traces.get(query_id, ()))))
-        )
+        drawn = _drawn(plan, own, traces.get(query_id, ()))
+        rows.append(Question(query_id, cells, list(_detail(query.text, query.reference, own, drawn))))
     head = ["question", *(f"{each}{what}" for each in called.values() for what in ("", " tokens")), "expected right"]
     if not others:
         head = ["question", "verdict", "tokens", "expected right"]
     head.append("option" if plan.menu.is_named else "cap")
     left = len(known) - len(chosen)
-    words = "Questions on which allocators differ come first, then those not right, then those with the most tokens. "
+    first = "Questions on which allocators differ come first, then those" if others else "Questions"
+    words = f"{first} not right{'' if others else ' come first'}, then those with the most tokens. "
     words += f"{left:,} others are left out to keep the page small; forethought show RUN ID shows any of them. " * (
         left > 0
     )
@@ -204,12 +204,35 @@ def _tokens(answer: Answer | None) -> tuple[str, float]:
     return f"{answer.tokens:,}", float(answer.tokens)
 
 
-def _detail(
-    text: str, reference: str | None, own: Answer, records: Sequence[Record]
-) -> Iterator[str | Table | Thought]:
+def _drawn(plan: Plan, own: Answer, records: Sequence[Record]) -> list[Record]:
+    """The traces behind an answer: of caps one, in which every allocator cuts; of an option its samples."""
+    if not plan.menu.is_named or own.budget not in plan.menu.caps:
+        return list(records[:1])
+    label = plan.menu.option(own.budget).single.label
+    return sorted((each for each in records if each.option == label), key=lambda each: each.sample)
+
+
+def _detail(text: str, reference: str | None, own: Answer, drawn: Sequence[Record]) -> Iterator[str | Table | Thought]:
     yield cut("question", text, LONGEST_TEXT)
-    yield cut("answer", own.answer or "", LONGEST_TEXT) if own.error is None else Thought("failed", own.error)
+    if own.error is not None:
+        yield Thought("failed", own.error)
+    else:
+        votes = own.samples > 1 and own.share is not None
+        share = f", {percent(own.share or 0.0)} of the votes of {own.samples:,} samples" if votes else ""
+        yield cut(f"answer{share}{', abstained' if own.is_abstained else ''}", own.answer or "", LONGEST_TEXT)
     if reference is not None:
         yield cut("reference", reference, LONGEST_TEXT)
-    for record in records[:1]:
+    if len(drawn) > 1:
+        yield Table(["sample", "answer", "verdict", "tokens"], [_sample(record) for record in drawn])
+    for record in drawn[:MOST_THOUGHTS]:
         yield thought(record)
+
+
+def _sample(record: Record) -> list[str]:
+    """A row of the samples that vote."""
+    outcome = record.at(record.budget)
+    if outcome is None:
+        return [f"{record.sample}", "", "failed", ""]
+    verdict = "" if outcome.grade is None else outcome.grade.value
+    tokens = "not counted" if outcome.tokens is None else f"{outcome.tokens:,}"
+    return [f"{record.sample}", first_letters(outcome.answer, LONGEST_TITLE) or "(empty)", verdict, tokens]

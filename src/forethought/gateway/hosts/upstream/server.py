@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import signal
 import socket
 from collections.abc import Callable, Coroutine
@@ -20,6 +21,9 @@ WRITE_SECONDS = 120.0  # in which a client has to take what is sent
 KEPT_SECONDS = 75  # that a connection without a request stays open
 MOST_CONNECTIONS = 8192
 CUT_SECONDS = 5.0  # that replies which were cut short have to be settled
+# Clients that would like HTTP/2 ask for it in this header (Java's does by default). A server may ignore it (RFC 9110,
+# 7.8); the parser would take it to end HTTP there, and the body to be of another protocol.
+UPGRADE = re.compile(rb"\r?\nupgrade[ \t]*:[^\r\n]*", re.IGNORECASE)
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -28,7 +32,7 @@ class HttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **how: Any) -> None:
         super().__init__(*args, **how)
         self._num_bytes = 0
-        self._is_in_head = self._is_refused = False
+        self._is_in_head = self._is_in_body = self._is_refused = False
         self._is_shared = False  # the end of another request came with the same bytes, which are not this head's alone
         self._timer: asyncio.TimerHandle | None = None
         self._slow: asyncio.TimerHandle | None = None
@@ -50,6 +54,10 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_refused:  # what still comes is read and dropped, so that the client gets to read why
             return
         self._is_shared = False
+        if not self._is_in_body:
+            head, end, rest = data.partition(b"\r\n\r\n")
+            if b"\nupgrade" in head.lower():
+                data = UPGRADE.sub(b"", head) + end + rest
         super().data_received(data)
         if not self._is_in_head:
             return
@@ -67,7 +75,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """See httptools."""
-        self._is_in_head = False
+        self._is_in_head, self._is_in_body = False, True
         self._stop()
         super().on_headers_complete()
         if self.parser.get_http_version() == "1.0" and self.cycle is not None:
@@ -75,7 +83,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """See httptools."""
-        self._is_shared = True
+        self._is_shared, self._is_in_body = True, False
         super().on_message_complete()
 
     def pause_writing(self) -> None:
