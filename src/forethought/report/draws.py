@@ -8,22 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ..core.data import Cost
+from ..core.terms import percent
 from ..evaluation.draws import DRAWS_POLICIES, HISTORY, DrawsEvaluation
 from ..evaluation.levels import HEADLINES, at_share
 from ..evaluation.results import Estimate
 from .findings import costs_shown, draws_decision, draws_title, num_draws_title
 from .pages import Block, Page, Part, Picture, Said, Table, facts_of
-from .wording import (
-    NOT_REACHED,
-    UNITS,
-    amount,
-    amount_interval,
-    gain_words,
-    percent,
-    policy_name,
-    sample_words,
-    share_right,
-)
+from .wording import NOT_REACHED, UNITS, amount, amount_interval, gain_words, policy_name, sample_words, share_right
 
 
 def draws_page(result: DrawsEvaluation, *, facts: Mapping[str, Any] | None = None) -> Page:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.data import Cost
+from ..core.terms import percent
 from ..evaluation.levels import HEADLINES, at_share
 from ..evaluation.policies import BLIND, FORETHOUGHT, POLICIES, UNIFORM
 from ..evaluation.results import COUNTED, Evaluation, PolicyRow, Saving
@@ -35,7 +36,6 @@ from .wording import (
     gap_words,
     interval,
     level_words,
-    percent,
     policy_name,
     sample_words,
     share_right,

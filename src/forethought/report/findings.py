@@ -8,13 +8,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..core.data import Cost
+from ..core.terms import percent
 from ..evaluation.comparison import Comparison, Score
 from ..evaluation.draws import HISTORY, DrawsEvaluation
 from ..evaluation.live import LiveComparison
 from ..evaluation.policies import BLIND, FORETHOUGHT, ORACLE, UNIFORM
 from ..evaluation.resampled import SAME
 from ..evaluation.results import COUNTED, Estimate, Evaluation, PolicyRow, Saving
-from .wording import NOT_REACHED, UNITS, amount, level_words, percent, points
+from .wording import NOT_REACHED, UNITS, amount, level_words, points
 
 FIFTHS = ("hardest fifth", "second hardest fifth", "middle fifth", "second easiest fifth", "easiest fifth")
 SHOWN = (UNIFORM, BLIND, FORETHOUGHT, ORACLE)  # policies

@@ -14,6 +14,7 @@ from ..control.plan import Plan
 from ..control.planning import allocate
 from ..core.data import Cost
 from ..core.menu import Menu
+from ..core.terms import percent
 from ..evaluation.policies import BLIND, FORETHOUGHT, GREEDY, ORACLE, UNIFORM
 from ..evaluation.results import Estimate, Evaluation, PolicyRow
 from .colours import COLOURS
@@ -38,7 +39,7 @@ from .figures import (
 )
 from .findings import MOST_NAMED, SHOWN, frontier_title, groups_title, rows_at, shares_title
 from .groups import group_costs, groups
-from .wording import percent, policy_name
+from .wording import policy_name
 
 NAMES = {policy: policy_name(policy) for policy in (UNIFORM, BLIND, GREEDY, FORETHOUGHT, ORACLE)}
 STYLES = {UNIFORM: "-", BLIND: "-", GREEDY: (0, (1, 1.2)), FORETHOUGHT: "-", ORACLE: (0, (5, 2))}

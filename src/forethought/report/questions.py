@@ -10,6 +10,7 @@ from ..core.data import Cost, FloatArray, StopReason
 from ..core.menu import Menu
 from ..core.profile import RIGHT, UNREADABLE, UNTRIED, WRONG, Profile
 from ..core.records import Record
+from ..core.terms import percent
 from ..evaluation.frontier import shares_for
 from ..evaluation.policies import FORETHOUGHT, ORACLE, UNIFORM
 from ..evaluation.resampled import SAME
@@ -17,7 +18,7 @@ from ..evaluation.results import Evaluation
 from .findings import rows_at
 from .groups import given
 from .pages import Question, Questions, Table, Thought
-from .wording import amount, level_words, percent, points
+from .wording import amount, level_words, points
 
 MOST = 120  # rows; what moved most in either direction comes first
 MOST_TRACES = 8  # of a question, in its table

@@ -12,6 +12,7 @@ from ..control.answers import Answer, abstained_words
 from ..control.plan import Plan
 from ..core.data import Cost, Grade
 from ..core.records import Record
+from ..core.terms import percent
 from ..evaluation.live import LiveComparison
 from ..evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
 from ..evaluation.results import Result
@@ -20,7 +21,7 @@ from .findings import so_many
 from .live import live_page
 from .pages import Page, Part, Question, Questions, Said, Table, Thought
 from .questions import LONGEST_TEXT, LONGEST_TITLE, MOST, MOST_THOUGHTS, ReadRecords, cut, first_letters, thought
-from .wording import amount, percent
+from .wording import amount
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,14 @@ from ..control.answers import Answers
 from ..control.plan import Plan
 from ..core.menu import Menu
 from ..core.profile import Profile
-from ..core.terms import usd_words
+from ..core.terms import percent, usd_words
 from ..core.visible import one_line
 from ..evaluation import Comparison, Evaluation, LiveComparison
 from ..evaluation.draws import DrawsEvaluation
 from ..predictors.predictor import Predictor
 from . import page
 from .pages import Bullets, Picture, Questions, Table
-from .wording import SIMULATED, percent
+from .wording import SIMULATED
 
 FEW = 6  # rows of a table of queries
 MOST = 8  # rows of any other
