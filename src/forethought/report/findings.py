@@ -236,8 +236,8 @@ def shares_title(result: Evaluation, cost: Cost, level: float) -> str:
     given = np.flatnonzero(shares >= min(0.01, shares.max()))  # of very many caps each may be rarer than that
     first, last = (f"{result.menu.caps[place]:,}" for place in (given[0], given[-1]))
     if first == last:
-        most = float(shares.max())
-        return f"{at}, {'every question gets' if most == 1.0 else f'{percent(most)} of the questions get'} {first}"
+        share = float(shares.max())
+        return f"{at}, {'every question gets' if share == 1.0 else f'{percent(share)} of the questions get'} {first}"
     return f"{at}, forethought gives caps from {first} to {last}"
 
 

@@ -52,6 +52,7 @@ MEAN = {Cost.GRANTED: "mean cap (tokens)", Cost.SPENT: "mean tokens generated", 
 INK = "#333333"  # of what belongs to no policy
 MOST_LETTERS = 36  # of the names below bars
 NUM_TOTALS = 25  # of a plan's picture
+FEW_NAMES = 5  # of points, where there are too many for all names
 FEW_CAPS = 8  # so many have a bar and a name each
 
 
@@ -236,9 +237,12 @@ def _accuracy_panel(panel: Any, result: Evaluation, cost: Cost, policies: Sequen
     _costs_along(panel, result, cost)
     options = zip(result.menu.caps, result.options, strict=False)  # of caps there are none
     where = [({Cost.SPENT: each.spent, Cost.USD: each.usd}.get(cost, budget), each) for budget, each in options]
-    named = {each.label: (x, each.accuracy.value, INK) for x, each in where[:MOST_NAMED] if x is not None}
-    for x, y, colour in named.values():
+    known = {each.label: (x, each.accuracy.value, INK) for x, each in where if x is not None}
+    for x, y, colour in known.values():
         panel.plot([x], [y], marker="D", markersize=5, color=colour, markerfacecolor="white", zorder=5)
+    # All have their marks; of very many some have names, which would hide each other.
+    step = 1 if len(known) <= MOST_NAMED else -(-len(known) // FEW_NAMES)
+    named = dict(list(known.items())[::step])
     if named:
         label_points(panel, named, below=0.045, fontsize=8.5)
     # Curves rise from the lower left and meet at the upper right: names have room below, the best one on top. Their
@@ -305,7 +309,7 @@ def _named_bars(panel: Any, menu: Menu, shares: Sequence[float], colour: str) ->
     places = np.arange(menu.num_options)
     panel.bar(places, shares, width=0.8, color=colour)
     named = places[:: -(-len(places) // MOST_NAMED)]
-    labels = [short(menu.labels[place])[:LONGEST_LABEL] for place in named]
+    labels = [short(menu.labels[place], LONGEST_LABEL) for place in named]
     is_long = sum(map(len, labels)) > MOST_LETTERS
     turned: dict[str, Any] = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if is_long else {}
     panel.set_xticks(named, labels, **turned)
