@@ -168,7 +168,8 @@ class Client:
                 if wait is None or (trouble.most is not None and attempt >= trouble.most):
                     asked = f"; the server asks to wait {trouble.wait:.0f} s" if trouble.wait else ""
                     times = "once" if attempt == 1 else f"{attempt} times"
-                    raise RequestError(f"{trouble.reason} (tried {times}{asked})") from None
+                    reason = f"{trouble.reason} (tried {times}{asked})"
+                    raise RequestError.after(reason, status=trouble.status) from None
                 self.counters.retries[trouble.cause] += 1
             await asyncio.sleep(wait)
 
@@ -277,7 +278,7 @@ class Client:
                 wait = min(soft, self.backoff.patience_seconds)
             raise AttemptError(str(response.status), reason, wait)
         refusal = str(found) if response.status in (400, 403, 422) else ""
-        raise RequestError.after(reason, refusal=refusal)
+        raise RequestError.after(reason, refusal=refusal, status=response.status)
 
     def _event(self, content: bytes, response: aiohttp.ClientResponse) -> dict[str, Any]:
         """The object in the data of an event."""

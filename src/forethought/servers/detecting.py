@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -99,10 +100,10 @@ async def detect(client: Client, kind: str = "", model: str = "") -> Server:
 async def _detected(client: Client, kind: str, model: str) -> Server:
     address = client.address
     models = await client.ask("GET", address.api("models"))
-    version = await client.ask("GET", address.root("version"))
-    props = await client.ask("GET", address.root("props")) if models is None or version is None else None
+    version = await _beside(client, address.root("version"))
+    props = await _beside(client, address.root("props")) if models is None or version is None else None
     is_known = version is not None or props is not None or address.host in HOSTS
-    proxied = None if is_known else _proxied(await client.ask("GET", address.api("model/info")), model)
+    proxied = None if is_known else _proxied(await _beside(client, address.api("model/info")), model)
     if models is None and address.host not in HOSTS:
         is_open = version is not None or props is not None  # these routes, also to a client without a key
         await _reach(client, is_open=is_open)
@@ -116,7 +117,7 @@ async def _detected(client: Client, kind: str, model: str) -> Server:
     else:
         name, how = _told(address.host, entries, version, props)
     if name == "sglang" and version is None:
-        version = await client.ask("GET", address.root("server_info"))
+        version = await _beside(client, address.root("server_info"))
     row = KINDS[name]
     if proxied is not None:  # it passes fields on, but takes no token ids and means something else by a priority
         row = replace(row, ids="", has_priority=False)
@@ -130,6 +131,16 @@ async def _detected(client: Client, kind: str, model: str) -> Server:
     )
 
 
+async def _beside(client: Client, url: str, body: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    """What a route says that not every server has; None where it is none, also where a proxy answers 5xx for those."""
+    try:
+        return await client.ask("GET" if body is None else "POST", url, body)
+    except RequestError as error:
+        if error.status is None:
+            raise
+        return None
+
+
 async def _reach(client: Client, *, is_open: bool) -> None:
     """Raises EngineError when the list of models cannot be had for a reason other than that there is none.
 
@@ -138,9 +149,9 @@ async def _reach(client: Client, *, is_open: bool) -> None:
     try:
         await client.get(client.address.api("models"))
     except RequestError as error:
-        if "HTTP 401" in str(error):
+        if error.status == 401:
             raise EngineError(f"{client.address} refuses the list of its models: {error}. {KEY_HINT}") from None
-        if not is_open and "HTTP 404" not in str(error):
+        if not is_open and error.status != 404:
             raise _unusable(client, error) from None
 
 
@@ -216,5 +227,5 @@ async def _tokenizes(client: Client, kind: ServerKind, entries: list[dict[str, A
     turns = [{"role": "user", "content": "a"}]  # older SGLang takes texts there, and no turns
     text = {"content": "a"} if kind.ids == "llama.cpp" else {"messages": turns, "add_generation_prompt": True}
     model = {"model": entries[0]["id"]} if entries and entries[0].get("id") else {}
-    found = await client.ask("POST", client.address.root("tokenize"), {**text, **model})
+    found = await _beside(client, client.address.root("tokenize"), {**text, **model})
     return found is not None and isinstance(found.get("tokens"), list)

@@ -19,16 +19,18 @@ class RequestError(EngineError):
     Attributes:
         tokens: tokens known to be generated for it, which are lost.
         refusal: the body of an answer that says that a field of the request is at fault; "" for none.
+        status: of the last answer, where that was no 200; None where none came, or for another reason.
     """
 
     tokens: int = 0
     refusal: str = ""
+    status: int | None = None
 
     @classmethod
-    def after(cls, reason: str, tokens: int = 0, *, refusal: str = "") -> RequestError:
-        """The error, with the tokens generated anyway, or the rejected field."""
+    def after(cls, reason: str, tokens: int = 0, *, refusal: str = "", status: int | None = None) -> RequestError:
+        """The error, with the tokens generated anyway, the rejected field, or the status."""
         error = cls(reason)
-        error.tokens, error.refusal = tokens, refusal
+        error.tokens, error.refusal, error.status = tokens, refusal, status
         return error
 
 
@@ -48,6 +50,11 @@ class AttemptError(Exception):
     ) -> None:
         super().__init__(cause, reason, wait)
         self.cause, self.reason, self.wait, self.most, self.tokens = cause, reason, wait, most, tokens
+
+    @property
+    def status(self) -> int | None:
+        """The status of the answer, where that is the trouble."""
+        return int(self.cause) if self.cause.isdigit() else None
 
     @property
     def is_limit(self) -> bool:

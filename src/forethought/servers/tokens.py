@@ -284,6 +284,11 @@ class Counters:
     prompt_tokens: int = 0
     cached_tokens: int = 0
 
+    def prompted(self, num_tokens: int | None, cached: int | None) -> None:
+        """Adds the tokens of a prompt, and those of them that the server had cached, as far as it says so."""
+        self.prompt_tokens += num_tokens or 0
+        self.cached_tokens += cached or 0
+
     def overshoot(self, num_tokens: int, budget: int, *, is_exact: bool = True) -> str:
         """Notes a thought that is longer than its cap; what its record says of it."""
         self.num_overshoots += 1

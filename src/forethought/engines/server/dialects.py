@@ -180,10 +180,10 @@ class TokenDialect:
             raise RequestError.after(reason, generated_in(answer))
         ended = is_cut(choice.get("finish_reason"), tokens=len(new))
         is_stopped = choice.get(self._server.kind.names.stopped_by) == drawing.stop
-        self._count(len(ids), usage.cached)
+        self._counters.prompted(len(ids), usage.cached)
         done = Completion(list(new), len(new), len(new), ended, is_stopped, len(ids))
         shown = logprobs_in(choice.get("logprobs"), len(new)) if drawing.logprobs else ()
-        return str(choice.get("text", "")), replace(done, logprobs=shown)
+        return str(choice.get("text") or ""), replace(done, logprobs=shown)
 
     async def _ask_llama(self, client: Client, ids: list[int], drawing: Drawing) -> tuple[str, Completion]:
         body = {
@@ -201,12 +201,8 @@ class TokenDialect:
             raise RequestError.after(f"the server gives no tokens back (stop_type {reason!r})", len(new or ()))
         is_stopped = reason == "word"
         timings = answer.get("timings")
-        self._count(len(ids), whole(timings.get("cache_n")) if isinstance(timings, dict) else None)
-        text = str(answer.get("content", "")) + (drawing.stop if is_stopped else "")
+        self._counters.prompted(len(ids), whole(timings.get("cache_n")) if isinstance(timings, dict) else None)
+        text = str(answer.get("content") or "") + (drawing.stop if is_stopped else "")
         done = Completion(list(new), len(new), len(new), reason == "limit", is_stopped, len(ids))
         found = {"content": answer.get("completion_probabilities")}
         return text, replace(done, logprobs=logprobs_in(found, len(new)) if drawing.logprobs else ())
-
-    def _count(self, prompt_tokens: int, cached_tokens: int | None) -> None:
-        self._counters.prompt_tokens += prompt_tokens
-        self._counters.cached_tokens += cached_tokens or 0

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import os
 import traceback
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from ...core.data import EngineInfo, Generation, Request, Sampling
@@ -170,40 +171,24 @@ class OpenAIEngine:
         """See `Engine.generate`."""
         chosen = self._running()
         waiting = ordered(requests, lambda request: request.priority) if self.priority else iter(requests)
-        finished: asyncio.Queue[Generation | Exception | None] = asyncio.Queue(maxsize=self.concurrency)
+        finished: asyncio.Queue[asyncio.Task[Generation]] = asyncio.Queue()
+        open_tasks: set[asyncio.Task[Generation]] = set()  # under way, or not taken from the queue
         async with self.client() as client:
-            workers = [
-                asyncio.create_task(self._work(chosen, client, waiting, finished)) for _ in range(self.concurrency)
-            ]
-            working = len(workers)
             try:
-                while working:
+                while True:
+                    for request in islice(waiting, self.concurrency - len(open_tasks)):
+                        task = asyncio.create_task(self._answer(chosen, client, request))
+                        task.add_done_callback(finished.put_nowait)
+                        open_tasks.add(task)
+                    if not open_tasks:
+                        return
                     done = await finished.get()
-                    if isinstance(done, Exception):
-                        raise done
-                    if done is None:
-                        working -= 1
-                    else:
-                        yield done
+                    open_tasks.discard(done)
+                    yield done.result()
             finally:  # also when the caller stops listening
-                for worker in workers:
-                    worker.cancel()
-                await asyncio.gather(*workers, return_exceptions=True)
-
-    async def _work(
-        self,
-        chosen: Chosen,
-        client: Client,
-        waiting: Iterator[Request],
-        finished: asyncio.Queue[Generation | Exception | None],
-    ) -> None:
-        """Takes requests until there are none (None says so), or until they cannot be had (the error says why)."""
-        try:
-            for request in waiting:
-                await finished.put(await self._answer(chosen, client, request))
-            await finished.put(None)
-        except Exception as error:
-            await finished.put(error)
+                for task in open_tasks:
+                    task.cancel()
+                await asyncio.gather(*open_tasks, return_exceptions=True)
 
     async def _answer(self, chosen: Chosen, client: Client, request: Request) -> Generation:
         """What comes of one request; what goes wrong with it is its generation, never the end of all."""

@@ -156,7 +156,7 @@ class OneCall:
         has_ended = bool(reply.content) or not reply.is_cut  # also where no answer follows
         told = Usage.read(reply.usage)
         prompt_tokens = told.prompt or 0
-        self.counters.prompt_tokens += prompt_tokens
+        self.counters.prompted(prompt_tokens, told.cached)
         count = count_tokens(
             reply.usage,
             thought=thought,

@@ -89,8 +89,8 @@ class ChatDialect:
         least = count.least if num_tokens is None else num_tokens
         ended = is_cut(choice.get("finish_reason"), tokens=least)
         is_stopped = not ended and _ran_into(drawing.stop, choice, text)
-        prompt_tokens = Usage.read(usage).prompt or 0
-        self._counters.prompt_tokens += prompt_tokens
+        told = Usage.read(usage)
+        self._counters.prompted(told.prompt, told.cached)
         ids, is_exact = self._numbers(text, pieces, drawing.stop if is_stopped else "")
         return Completion(
             ids=ids,
@@ -98,7 +98,7 @@ class ChatDialect:
             least=least,
             is_cut=ended,
             is_stopped=is_stopped,
-            prompt_tokens=prompt_tokens,
+            prompt_tokens=told.prompt or 0,
             is_exact=is_exact,
             logprobs=logprobs_in(choice.get("logprobs"), len(pieces)) if drawing.logprobs and is_exact else (),
         )

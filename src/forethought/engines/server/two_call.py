@@ -6,7 +6,6 @@ Prompts, ends of thought, cuts and answer suffixes are those of `Forcing`; only 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,8 +41,8 @@ class TwoCalls:
         tally = _Tally()
         try:
             found = await self._run(client, request, tally)
-        except Exception as error:
-            self.counters.discarded_tokens += tally.thought + tally.answers + getattr(error, "tokens", 0)
+        except Exception:
+            self.counters.discarded_tokens += tally.thought + tally.answers
             raise
         if found.error is not None:
             self.counters.discarded_tokens += tally.thought + tally.answers
@@ -61,8 +60,7 @@ class TwoCalls:
         if reason is not None:
             return failed(request, reason, is_final=True)
         flight = Flight(request, prompt)
-        thought = await self._think(client, flight)
-        tally.thought += thought.least
+        thought = await self._think(client, flight, tally)
         if thought.least > request.budget:
             is_exact = thought.num_tokens is not None
             reason = self.counters.overshoot(thought.least, request.budget, is_exact=is_exact)
@@ -89,12 +87,12 @@ class TwoCalls:
             self.counters.uncounted()
         if counted is not None:
             return found
+        suffix_tokens = self.suffix_tokens or len(self.wanted.template.answer_suffix)  # a token is a character at least
         return replace(
             found,
             reasoning_tokens=len(flight.thought_ids) if thought.is_exact else thought.num_tokens,
-            suffix_tokens=self.suffix_tokens
-            or len(self.wanted.template.answer_suffix),  # a token has at least a character
-            prompt_tokens=thought.prompt_tokens,
+            suffix_tokens=suffix_tokens,
+            prompt_tokens=thought.prompt_tokens or max(0, tally.prompt - suffix_tokens),
         )
 
     def _refusal(self, request: Request, prompt_tokens: int) -> str | None:
@@ -106,26 +104,41 @@ class TwoCalls:
             context_tokens=self.wanted.context_tokens,
         )
 
-    def _priority(self, flight: Flight) -> int | None:
-        return flight.request.priority if self.wanted.priority else None
+    async def _complete(
+        self, client: Client, flight: Flight, so_far: list[int], tally: _Tally, **drawing: Any
+    ) -> Completion:
+        """One call, with what the request and its option say of each; what a call generated and lost is counted."""
+        request = flight.request
+        drawn = Drawing(
+            priority=request.priority if self.wanted.priority else None,
+            set={} if request.option is None else request.option.set,
+            logprobs=self.wanted.logprobs,
+            **drawing,
+        )
+        try:
+            return await self.dialect.complete(client, flight.prompt_ids, so_far, drawn)
+        except RequestError as error:
+            tally.answers += error.tokens
+            raise
 
-    async def _think(self, client: Client, flight: Flight) -> Completion:
+    async def _think(self, client: Client, flight: Flight, tally: _Tally) -> Completion:
         """Draws the thought."""
         budget = flight.request.budget
         if budget == 0:
             flight.end_thought([], natural=False)
             return Completion([], 0, 0, is_cut=True, is_stopped=False, prompt_tokens=0)
-        drawing = Drawing(
+        done = await self._complete(
+            client,
+            flight,
+            [],
+            tally,
             max_tokens=budget,
             stop=self.wanted.template.reasoning_end,
             temperature=self.wanted.sampling.temperature,
             top_p=self.wanted.sampling.top_p,
             seed=flight.request.seed,
-            priority=self._priority(flight),
-            set=_fields(flight),
-            logprobs=self.wanted.logprobs,
         )
-        done = await self.dialect.complete(client, flight.prompt_ids, [], drawing)
+        tally.thought += done.least
         length = self.dialect.forcing.reasoning_length(done.ids)
         natural = length is not None or not done.is_cut
         flight.end_thought(done.ids if length is None else done.ids[:length], natural=natural)
@@ -140,15 +153,14 @@ class TwoCalls:
         num_tokens, is_counted, goes_on = 0, True, True
         logprobs, is_shown = list[float](), True
         while goes_on:
-            drawing = Drawing(
-                max_tokens=most - num_tokens,
-                stop=self.wanted.template.answer_stop,
-                priority=self._priority(flight),
-                set=_fields(flight),
-                logprobs=self.wanted.logprobs,
+            room = most - num_tokens
+            done = await self._complete(
+                client, flight, [*closed, *ids], tally, max_tokens=room, stop=self.wanted.template.answer_stop
             )
-            done = await self.dialect.complete(client, flight.prompt_ids, [*closed, *ids], drawing)
-            if self.suffix_tokens is None and num_tokens == 0 and thought.prompt_tokens and thought.is_exact:
+            if num_tokens == 0 and cut == 0:
+                tally.prompt = done.prompt_tokens
+            is_told = done.prompt_tokens > thought.prompt_tokens > 0  # by the usage of both calls
+            if self.suffix_tokens is None and num_tokens == 0 and is_told and thought.is_exact:
                 self.suffix_tokens = max(1, done.prompt_tokens - thought.prompt_tokens - cut)
             ids += done.ids
             logprobs += done.logprobs
@@ -158,21 +170,18 @@ class TwoCalls:
             tally.answers += done.least
             if num_tokens > most:
                 raise RequestError(f"the server ignored max_tokens: {num_tokens} answer tokens > {most}")
-            # vLLM and the others stop at any brace, also at one that the answer itself has opened.
-            goes_on = done.is_stopped and num_tokens < most and not forcing.has_answered(ids)
+            # vLLM and the others stop at any brace, also at one that the answer itself has opened. Who stops without a
+            # token would do so again.
+            goes_on = done.is_stopped and bool(done.ids) and num_tokens < most and not forcing.has_answered(ids)
         if is_shown:
             flight.answer_logprobs[cut] = logprobs
         flight.answers[cut] = (forcing.clean_answer(forcing.decode(ids)), num_tokens if is_counted else None)
 
 
-def _fields(flight: Flight) -> Mapping[str, Any]:
-    """What its option sets in every body."""
-    return {} if flight.request.option is None else flight.request.option.set
-
-
 @dataclass(slots=True)
 class _Tally:
-    """Tokens generated for one request so far, wherever they end up."""
+    """Tokens generated for one request so far, wherever they end up; `prompt`: of an answer without any thought."""
 
     thought: int = 0
     answers: int = 0
+    prompt: int = 0

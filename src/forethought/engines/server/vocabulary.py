@@ -124,7 +124,7 @@ class ServerTokenizer:
             body = {"model": self._model, "messages": messages, "add_generation_prompt": True, **told}
             ids = _ids((await client.post(client.address.root("tokenize"), body)).get("tokens"))
         except RequestError as error:
-            if "HTTP 4" in str(error):
+            if error.status in (400, 422):
                 raise InvalidInputError(f"the model's chat template refuses these turns: {error}") from None
             raise
         if not template.assistant_prefix:

@@ -35,7 +35,7 @@ async def keeps_cap(client: Client, server: Server) -> bool | None:
     try:
         reply = await client.post(client.address.api("chat/completions"), merged(body, kind.native(cap)))
     except RequestError as error:
-        return False if "HTTP 400" in str(error) or "HTTP 422" in str(error) else None
+        return False if error.status in (400, 422) else None
     choices = reply.get("choices") if isinstance(reply, Mapping) else None
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], Mapping) else {}
     thought, answer = texts_in(choice.get("message"))
