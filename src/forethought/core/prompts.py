@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
@@ -12,6 +11,7 @@ from typing import Any
 
 from ..errors import InvalidSettingsError, UnknownNameError
 from .data import Message, Query
+from .registry import unknown_name_message
 
 CHAT = "chat"  # the model's own chat template, with its own way of thinking; made by `forethought.models.thinking`
 BUILT_IN = "worked-5"  # the template of the built-in models
@@ -109,11 +109,8 @@ def load_template(name: str) -> PromptTemplate:
         return parse_template(path.read_bytes(), place=name)
     known = shipped_templates()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        suggestion = f" Did you mean {close[0]!r}?" if close else ""
-        raise UnknownNameError(
-            f"no template is called {name!r}.{suggestion} Known: {', '.join([CHAT, *known])}, or a .json file."
-        )
+        message = unknown_name_message("template", name, [CHAT, *known]).removesuffix(".")
+        raise UnknownNameError(f"{message}, or a .json file.")
     return parse_template((_TEMPLATES / f"{name}.json").read_bytes(), place=name)
 
 

@@ -151,24 +151,19 @@ def symbols_of(value: Any) -> set[Any]:
     return set(value.free_symbols) - {SIGN} if isinstance(value, sympy.Basic) else set()
 
 
-def symbols_with_sign(group: Group) -> set[Any]:
-    r"""The variables of a tuple, the sign of `\pm` among them."""
-    return set().union(*(item.free_symbols for item in group.items if isinstance(item, sympy.Expr)))
-
-
 def both_signs(value: Any) -> Any:
     r"""`a \pm b` as the two values it stands for."""
-    if isinstance(value, sympy.Expr) and SIGN in value.free_symbols:
-        return Group(",", (value.subs(SIGN, 1), value.subs(SIGN, -1)))
-    if isinstance(value, Group) and value.kind in ("()", "[]", "(]", "[)") and SIGN in symbols_with_sign(value):
-        sides = [
-            [item.subs(SIGN, sign) if isinstance(item, sympy.Expr) else item for item in value.items]
-            for sign in (1, -1)
-        ]
-        return Group(",", tuple(Group(value.kind, tuple(side)) for side in sides))
-    if isinstance(value, Quantity) and SIGN in value.value.free_symbols:
-        return Group(",", tuple(Quantity(value.value.subs(SIGN, sign), value.unit) for sign in (1, -1)))
-    return value
+    sides = tuple(_with_sign(value, sign) for sign in (1, -1))
+    return value if sides[0] == value else Group(",", sides)
+
+
+def _with_sign(value: Any, sign: int) -> Any:
+    r"""An expression, a quantity or a tuple with one of the two signs that `\pm` stands for; all else as it is."""
+    if isinstance(value, Quantity):
+        return Quantity(_with_sign(value.value, sign), value.unit)
+    if isinstance(value, Group) and value.kind in ("()", "[]", "(]", "[)"):
+        return Group(value.kind, tuple(_with_sign(item, sign) for item in value.items))
+    return value.subs(SIGN, sign) if isinstance(value, sympy.Expr) and SIGN in value.free_symbols else value
 
 
 def spread(item: Any) -> tuple[Any, ...]:

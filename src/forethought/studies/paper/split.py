@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ...core.problems import Problems, excerpt
 from ...core.profile import Profile
 from ...core.provenance import Provenance
 from ...errors import InvalidInputError
-from ...questions.rows import Batch, find_file, read_batches
+from ...questions.rows import find_file, read_batches
 from .classes import CLASSES
 
 MENU = Menu.evenly(16, 256)
@@ -124,17 +124,14 @@ def _table(path: Path, problems: Problems) -> pa.Table:
         problems.add("", f"lacks the columns {', '.join(missing)}; it has {', '.join(names)}")
     if problems:
         return None
-    table = pa.table({name: pa.chunked_array([each.columns[name] for each in batches]) for name in _taken(batches)})
+    taken = batches[0].columns if batches else ()
+    table = pa.table({name: pa.chunked_array([each.columns[name] for each in batches]) for name in taken})
     if table.num_rows < 2:
         problems.add("", f"holds {table.num_rows} rows; at least two are needed")
     for name in table.column_names:
         if table[name].null_count:
             problems.add(f"column {name}", f"{table[name].null_count} rows are empty")
     return table
-
-
-def _taken(batches: Sequence[Batch]) -> list[str]:
-    return list(batches[0].columns) if batches else []
 
 
 def _matrix(table: pa.Table, name: str, width: int | None, problems: Problems) -> FloatArray:
