@@ -43,8 +43,8 @@ from forethought.evaluation.vote_frontiers import PricedRule, VoteComparison, ch
 from forethought.evaluation.vote_replay import FrozenDraws, Replayed, replay
 from forethought.predictors.parts.linear import RidgeProblem
 from forethought.predictors.parts.wave_table import learn_waves
-from forethought.report.vote_plots import VotePicture, draw_votes
 from votes_data import Frozen
+from votes_plots import VotePicture, draw_votes
 
 ORDERS, FOLDS, NUM_PRICES = 24, 5, 48
 THRESHOLDS = (0.7, 0.8, 0.9, 0.95, 0.99)

@@ -88,7 +88,6 @@ HEAVY = {
         "report/plots.py",
         "report/comparison_plots.py",
         "report/draws_plots.py",
-        "report/vote_plots.py",
         "studies/paper/plots.py",
         "studies/layers/plots.py",
     },

@@ -11,12 +11,13 @@ from forethought.core.data import Cost
 from forethought.core.menu import Menu
 from forethought.core.options import Option, Price
 from forethought.core.profile import RIGHT, UNTRIED, WRONG
-from forethought.errors import InvalidInputError, InvalidSettingsError
+from forethought.errors import InvalidInputError, InvalidSettingsError, MismatchError
+from forethought.evaluation import Estimate
 from forethought.evaluation.draws import FAIR_ORACLE, HISTORY
 from forethought.evaluation.policies import UNIFORM
 from forethought.evaluation.splits import drawn, firsts, half
 from forethought.report import page
-from forethought.report.findings import num_draws_title
+from forethought.report.findings import draws_decision, draws_title, num_draws_title
 from test_history import LEVELS, measured
 
 CAPS = Menu.of([64, 256, 1024])
@@ -74,6 +75,22 @@ def test_a_history_knows_questions_apart_and_more_draws_know_more():
     ]
 
 
+def test_its_page_says_what_its_tables_say():
+    result = by_draws(measured(num_queries=20, num_draws=4, menu=CAPS), mean_tokens=[200, 600], num_resamples=100)
+    first, second = (replace(row(result, level, HISTORY)) for level in (200, 600))
+    # The larger gain is not proven, and the smaller one is.
+    rows = (
+        replace(first, gain=replace(first.gain, value=0.03, low=-0.01)),
+        replace(second, gain=replace(second.gain, value=0.02, low=0.01)),
+    )
+    assert draws_title(replace(result, rows=rows), Cost.SPENT).startswith("Earlier samples gain up to +2.0 points")
+    dearer = tuple(replace(each, saved={HISTORY: Estimate(-0.12, -0.3, 0.05)}) for each in result.options)
+    last = list(draws_decision(replace(result, options=dearer)))[-1]
+    assert last.endswith("the history reaches this accuracy at 12.0% more cost (saved: [−30.0%, 5.0%]).")
+    odd = tuple(replace(each, label="*a*|<b>") for each in result.options)
+    assert r"| \*a\*&#124;\<b\> |" in page(replace(result, options=odd)).markdown({})
+
+
 def test_luck_that_chooses_is_not_judged():
     """Where no question differs from another, choosing by draws gains nothing: not even the oracle."""
     profile = measured(num_queries=400, num_draws=8)
@@ -118,6 +135,26 @@ def test_money_counts_where_options_have_prices(tmp_path):
     found = json.loads(next(file for file in files.values() if file.suffix == ".json").read_text())
     assert {each["policy"] for each in found["rows"]} == {"uniform", "blind", HISTORY, FAIR_ORACLE}
     assert "how many earlier samples are needed" in page(result).text()
+
+
+def test_an_option_that_costs_nothing_saves_nothing():
+    menu = Menu.named([Option("free", price=Price(0, 0), tokens=100), Option("paid", price=Price(1, 20), tokens=900)])
+    profile = replace(measured(num_queries=20, num_draws=4, menu=menu), input_Q_B=np.full((20, 2), 50.0))
+    free = next(each for each in by_draws(profile, num_resamples=100).options if each.cost is Cost.USD)
+    assert (free.label, free.realised.value, free.saved[HISTORY].value) == ("free", 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("levels", "error", "words"),
+    [
+        pytest.param({"mean_usd": [0.01]}, MismatchError, "nothing can be compared in USD", id="no prices"),
+        pytest.param({"mean_tokens": [-1.0]}, InvalidSettingsError, "mean tokens must be", id="below 0"),
+        pytest.param({"mean_tokens": [float("nan")]}, InvalidSettingsError, "mean tokens must be", id="no number"),
+    ],
+)
+def test_levels_that_cannot_be_taken_are_refused(levels, error, words):
+    with pytest.raises(error, match=words):
+        by_draws(measured(num_queries=10, num_draws=4), **levels, num_resamples=100)
 
 
 def test_what_cannot_be_asked_is_refused():

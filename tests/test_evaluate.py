@@ -16,7 +16,7 @@ from forethought.core.menu import Menu
 from forethought.core.profile import Profile
 from forethought.core.terms import TOKEN_COSTS
 from forethought.errors import InvalidInputError, InvalidSettingsError, MismatchError
-from forethought.evaluation import Evaluation, PolicyRow, evaluate
+from forethought.evaluation import Estimate, Evaluation, PolicyRow, evaluate
 
 MENU = Menu.evenly(10, 40)
 # Two queries solved by 20 tokens, two only by 40; four traces each. Uniform: 0, 1/2, 1/2, 1.
@@ -122,6 +122,17 @@ def test_an_overspent_plan_is_compared_at_the_tokens_it_really_used() -> None:
     assert row.accuracy.value == pytest.approx(1.0)
     assert row.gain is not None
     assert row.gain.value == pytest.approx(0.0)  # uniform at 30 spent tokens is cap 40, and as good
+
+
+def test_one_cap_for_all_gains_nothing_also_where_it_costs_less_than_a_shorter_one() -> None:
+    # A thought that ended by itself needs no forced suffix, so the later cap is the cheaper one.
+    measured = profile([[1, 3], [1, 3], [2, 3]], 4, [[12.0, 11.0]] * 3)
+    predicted = curves(measured, [[0.2, 0.9]] * 3, [[12.0, 12.0]] * 3)
+    mean_train = Curves(("mean",), measured.menu, np.array([[0.3, 0.7]]), np.array([[12.0, 12.0]]))
+    result = evaluate(measured, predicted, mean_train, costs=[Cost.SPENT], num_resamples=100)
+    for row in result.select(Cost.SPENT, "forethought"):
+        assert row.shares == (0.0, 1.0)
+        assert (row.gain, row.gain_over_blind) == (Estimate(0.0, 0.0, 0.0),) * 2
 
 
 def test_tokens_saved_at_equal_accuracy_by_hand() -> None:

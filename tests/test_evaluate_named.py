@@ -144,6 +144,15 @@ def test_the_oracle_is_within_one_segment_of_the_best_of_all_plans(cost: Cost) -
         assert other.policy in ("uniform", "blind") or other.accuracy.value <= best + 1e-12
 
 
+def test_options_that_cost_nothing_are_compared_in_usd() -> None:
+    free, paid = Price(0.0, 0.0), Price(1.0, 2.0)
+    options = [Option(name, set={"model": name}, price=free if name < "c" else paid, tokens=10) for name in "abc"]
+    result = evaluate(*named(20, options=options), costs=[Cost.USD], num_resamples=100)
+    at_nothing = [each for each in result.savings if each.usd == 0.0]
+    assert at_nothing
+    assert all(each.ratio.value in (1.0, np.inf) for each in at_nothing)
+
+
 def test_levels_in_usd_are_distinct_and_hold_every_option() -> None:
     menu = Menu.named(OPTIONS)
     cost_B = np.array([0.0024312, 0.0072312, 0.00080123])

@@ -264,6 +264,10 @@ def test_draws_move_to_other_options_and_keep_their_state():
     settings, arrays = draws.state()
     with pytest.raises(ValueError, match="a question occurs twice"):
         Draws.from_state({**settings, "ids": ["q0", "q0", "q2"]}, arrays)
+    with pytest.raises(ValueError, match="not of its questions"):  # an answer to a question that it does not hold
+        Draws.from_state({**settings, "answers": [[99, text] for _, text in settings["answers"]]}, arrays)
+    with pytest.raises(ValueError, match="more right than tried"):
+        Draws.from_state(settings, {**arrays, "draws.right": arrays["draws.tried"] + 1})
 
 
 def test_what_no_history_can_be_is_refused():

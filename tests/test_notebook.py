@@ -298,6 +298,10 @@ def compared(profile: ft.Profile) -> Any:
 SHOWN = ("profile", "predictor", "plan", "answers", "evaluation", "comparison", "draws", "live", "menu", "levels")
 
 
+def test_no_answers_are_a_table_without_rows() -> None:
+    assert "Answers: 0 of 0 questions" in ft.Answers(())._repr_html_()
+
+
 @pytest.mark.parametrize("name", SHOWN)
 def test_a_value_is_a_short_table_in_a_notebook_and_a_line_in_a_console(values: dict[str, Any], name: str) -> None:
     found = values[name]._repr_html_()

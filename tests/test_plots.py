@@ -17,7 +17,7 @@ pytest.importorskip("matplotlib", reason="needs matplotlib")
 from forethought import report
 from forethought.core.data import Cost
 from forethought.core.menu import Menu
-from forethought.core.options import Price
+from forethought.core.options import Option, Price
 from forethought.evaluation import Evaluation, evaluate
 from forethought.report import plots
 from forethought.report.figures import drawn
@@ -224,6 +224,23 @@ def test_named_options_are_marked_and_money_has_pictures_of_its_own(tmp_path: Pa
     assert any(text.startswith("At 0.00") for text in texts(divided))
     bars = {panel.get_label(): panel for panel in divided.axes}["forethought"].patches
     assert sum(bar.get_height() for bar in bars) == pytest.approx(1.0)
+
+
+def test_one_level_has_a_dot_and_a_bar_for_every_policy() -> None:
+    found = evaluate(*made_up("16:64:16", num_queries=20), costs=[Cost.SPENT], mean_tokens=[20], num_resamples=100)
+    (panel, *_) = plots.summary(found).axes
+    assert {str(each.get_label()) for each in panel.containers} == set(plots.NAMES.values()) - {"greedy"}
+    assert all(each.has_yerr and each[0].get_marker() == "o" for each in panel.containers)
+
+
+def test_of_many_named_options_all_are_marked_and_some_named() -> None:
+    options = [Option(f"option {number} with a long name", tokens=10 * number) for number in range(1, 41)]
+    found = evaluate(*named(20, options=options), costs=[Cost.SPENT], mean_tokens=[40, 300], num_resamples=100)
+    (panel, *_) = plots.summary(found).axes
+    assert sum(line.get_marker() == "D" for line in panel.lines) == 40
+    names = [text.get_text() for text in panel.texts]
+    assert 3 <= len(names) <= 8
+    assert all(name.endswith("…") for name in names)  # a name that was cut says so
 
 
 def test_costs_that_span_much_stand_on_a_logarithmic_axis() -> None:

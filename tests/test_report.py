@@ -13,14 +13,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation_data import named, synthetic
+from evaluation_data import named, profile, synthetic
 from forethought import report
-from forethought.core.data import Cost
+from forethought.control.answers import Answer, counts_of
+from forethought.control.forecast import Forecast
+from forethought.control.plan import Plan
+from forethought.control.planning import allocate
+from forethought.control.terms import Terms
+from forethought.core.data import Cost, Curves, Grade, Query, StopReason
+from forethought.core.menu import Menu
 from forethought.core.options import Option
-from forethought.core.terms import TOKEN_COSTS
+from forethought.core.terms import TOKEN_COSTS, percent
 from forethought.errors import InvalidInputError
 from forethought.evaluation import Estimate, Evaluation, LiveComparison, compare_live, evaluate
-from forethought.report.wording import amount, gain_words, level_words, points
+from forethought.report.findings import groups_title, shares_title
+from forethought.report.questions import evaluated_questions
+from forethought.report.run import RunResult, run_page
+from forethought.report.wording import amount, gain_words, interval, level_words, points
 
 FACTS = {"command": "forethought evaluate x --on y", "device": "2 CPU cores", "odd": math.nan, "grader": "number"}
 
@@ -253,6 +262,61 @@ def test_labels_cannot_break_a_table() -> None:
 )
 def test_amounts_in_usd_have_four_digits_and_no_powers_of_ten(amount_: float | None, words: str) -> None:
     assert amount(amount_, Cost.USD) == words
+
+
+@pytest.mark.parametrize(
+    ("share", "digits", "words"),
+    [
+        *((0.0, 1, "0.0%"), (1.0, 1, "100.0%"), (0.0004, 1, "<0.1%"), (0.9996, 1, ">99.9%"), (0.0005001, 1, "0.1%")),
+        *((0.996, 0, ">99%"), (0.004, 0, "<1%"), (1.0 - 1e-12, 1, "100.0%"), (-0.12, 1, "−12.0%"), (-1e-5, 1, "0.0%")),
+    ],
+)
+def test_a_share_is_not_rounded_to_none_or_all(share: float, digits: int, words: str) -> None:
+    assert percent(share, digits) == words
+
+
+def test_numbers_have_no_sign_before_0_and_levels_all_their_digits() -> None:
+    assert interval(Estimate(-0.04, -0.3, 0.04), "+.1f") == "0.0 [−0.3, 0.0]"
+    assert level_words(2_097_152.0, Cost.SPENT) == "2097152"
+
+
+def test_titles_name_what_was_proven_and_who_got_what(result: Evaluation) -> None:
+    cost, level = Cost.GRANTED, result.levels[Cost.GRANTED][0]
+    row = result.select(cost, "forethought")[0]
+
+    def title(*shares: float) -> str:
+        rows = (replace(row, shares=(*shares, *[0.0] * (len(row.shares) - len(shares)))),)
+        return shares_title(replace(result, rows=rows), cost, level).partition(", ")[2]
+
+    assert title(1.0) == "every question gets 16"
+    assert title(0.995, 0.005) == "99.5% of the questions get 16"
+    assert title(*[1 / 160] * 16) == "forethought gives caps from 16 to 256"  # each of very many is rare
+    assert groups_title([0.0] * 5, Cost.USD) == "Mean budget by difficulty"
+
+
+def test_questions_of_equal_success_are_counted_as_equal() -> None:
+    # A fifth of the traces at every cap: a mix of two caps differs from it in the last digit.
+    measured = profile([[1, 1, 1]] * 25, 5, [[10.0, 20.0, 30.0]] * 25)
+    mean_train = Curves(("mean",), measured.menu, measured.curves.p_Q_B[:1], measured.tokens_Q_B[:1])
+    found = evaluate(measured, measured.curves, mean_train, mean_tokens=[12.3], num_resamples=100)
+    questions = evaluated_questions(found, Cost.GRANTED)
+    assert "on 0 questions, less often on 0, and equally often on 25" in questions.words
+
+
+def test_failed_questions_count_as_not_right_in_every_table_of_a_run() -> None:
+    menu = Menu.of([16, 64])
+    queries, terms = tuple(Query(each, "?", reference="1") for each in "abc"), Terms(mean_tokens=16)
+    forecast = Forecast(Curves(("a", "b", "c"), menu, np.full((3, 2), 0.5)), np.array([], dtype=np.int64))
+    planned = Plan(queries, allocate(terms, queries, forecast), forecast, terms, None)
+    answers = [
+        Answer("a", 16, "1", 9, 9, StopReason.NATURAL, "1", Grade.RIGHT),
+        Answer("b", 16, "2", 9, 9, StopReason.NATURAL, "1", Grade.WRONG),
+        Answer("c", 16, None, reference="1", error="out of memory"),
+    ]
+    found = RunResult(counts_of(answers), None, simulated=False)
+    said = run_page(found, planned, {"envelope": answers}, records=lambda ids: {}).markdown({})
+    assert "1 of 3 questions are answered right" in said
+    assert "| 16 | 3 | 1 of 3 |" in said
 
 
 def test_live_policies_on_named_options_have_no_caps_and_a_bill() -> None:

@@ -39,6 +39,14 @@ def usd_words(number: float) -> str:
     return f"{number:.{digits}f}".rstrip("0") + " USD"
 
 
+def percent(share: float, digits: int = 1) -> str:
+    """A share as percent; one that is not 0 or 1 is not rounded to it: `<0.1%`, `>99.9%`."""
+    text, least = f"{100 * share:.{digits}f}", 10.0**-digits
+    if float(text) in (0.0, 100.0) and 1e-9 < share < 1.0 - 1e-9:  # nearer is rounding
+        return f"<{least:.{digits}f}%" if share < 0.5 else f">{100 - least:.{digits}f}%"
+    return f"{text.removeprefix('-') if float(text) == 0.0 else text}%".replace("-", "−")
+
+
 WARNED_AT = 0.8  # of a hard cap
 
 

@@ -112,7 +112,7 @@ def check_inputs(
         )
     if num_resamples < 100:
         raise InvalidSettingsError(f"{num_resamples} resamples are too few for a 95% interval; give 100 or more")
-    _check_levels(measured, costs, mean_tokens, mean_usd)
+    check_levels(measured, costs, mean_tokens, mean_usd)
 
 
 def _check_money(measured: Profile) -> None:
@@ -124,9 +124,10 @@ def _check_money(measured: Profile) -> None:
         raise MismatchError(f"nothing can be compared in USD: {error}") from error
 
 
-def _check_levels(
+def check_levels(
     measured: Profile, costs: Sequence[Cost], mean_tokens: Sequence[float] | None, mean_usd: Sequence[float] | None
 ) -> None:
+    """Raises InvalidSettingsError for levels that cannot be taken, MismatchError for USD where none can be counted."""
     menu = measured.menu
     least = 0 if menu.is_named else menu.smallest
     bad = [level for level in mean_tokens or () if not least <= level < np.inf]

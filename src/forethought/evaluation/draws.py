@@ -18,8 +18,8 @@ from ..core.profile import Profile
 from ..core.showing import Progress, Shown, picture, silent
 from ..errors import InvalidInputError
 from .bootstrap import estimate, resampled_means
-from .checks import known_costs
-from .frontier import Frontier
+from .checks import check_levels, known_costs
+from .frontier import Frontier, times_used
 from .levels import half_way, spread
 from .offline import data_hash
 from .policies import BLIND, UNIFORM, Policies, PolicyOutcome
@@ -180,7 +180,7 @@ def evaluate_draws(
 
     Raises:
         InvalidInputError: no traces, or no question with two draws under every option.
-        InvalidSettingsError: numbers of draws that no question has.
+        InvalidSettingsError: less than one draw to choose by, or levels that cannot be taken.
     """
     if profile.traces is None or not profile.is_spend_measured:
         lacking = "single traces" if profile.traces is None else "the tokens of its answers"
@@ -200,6 +200,7 @@ def evaluate_draws(
     halves = [Split(drawn(profile, mask).select(rows), drawn(profile, ~mask).select(rows)) for mask in masks]
     kept = profile.select(rows)
     costs = [each for each in known_costs(kept, kept.curves) if each is not Cost.GRANTED]
+    check_levels(kept, costs, mean_tokens, mean_usd)
     asked = {Cost.SPENT: mean_tokens, Cost.USD: mean_usd}
     judge = _Judge(forecast, num_resamples, seed)
     levels: dict[Cost, tuple[float, ...]] = {}
@@ -213,8 +214,8 @@ def evaluate_draws(
     for cost in costs:
         progress("judge draws", step, num_steps)
         mean_cost_B = _mean_costs(kept, cost)
-        levels[cost] = tuple(sorted(asked[cost] or spread(kept.menu, mean_cost_B, in_usd=cost is Cost.USD)))
-        grid = np.unique(np.concatenate([np.geomspace(*_ends(mean_cost_B), GRID), mean_cost_B, levels[cost]]))
+        levels[cost] = tuple(sorted(set(asked[cost] or spread(kept.menu, mean_cost_B, in_usd=cost is Cost.USD))))
+        grid = np.unique(np.concatenate([_between(mean_cost_B), mean_cost_B, levels[cost]]))
         both = [each for split in halves for each in (split, split.turned)]
         frontiers, option_costs_R_B, accuracy_R_B = judge.frontiers(both, cost, grid)
         judged += _rows(cost, levels[cost], frontiers)
@@ -265,7 +266,7 @@ class _Judge:
         means_R_N = resampled_means(flat, num_resamples=self.num_resamples, seed=self.seed)
         parts = np.split(means_R_N, 2 * widths[:-1], axis=1)
         pairs = {name: np.split(part, 2, axis=1) for name, part in zip(mean, parts, strict=True)}
-        found = {name: Frontier.through(costs, right, any_order=True) for name, (right, costs) in pairs.items()}
+        found = {name: Frontier.through(costs, right) for name, (right, costs) in pairs.items()}
         accuracy_R_B, cost_R_B = pairs[UNIFORM]
         return found, cost_R_B, accuracy_R_B
 
@@ -341,7 +342,7 @@ def _options(
             realised=estimate(own_R),
             accuracy=estimate(right_R),
             needed={name: estimate(value_R) for name, value_R in needed.items()},
-            saved={name: estimate(1.0 - value_R / own_R) for name, value_R in needed.items()},
+            saved={name: estimate(1.0 - times_used(value_R, own_R)) for name, value_R in needed.items()},
         )
 
 
@@ -367,10 +368,10 @@ def _mean_costs(profile: Profile, cost: Cost) -> FloatArray:
     return mean_B
 
 
-def _ends(cost_B: FloatArray) -> tuple[float, float]:
-    """Where totals begin and end: what is positive of the least, and the most."""
+def _between(cost_B: FloatArray) -> FloatArray:
+    """Mean costs at which plans are made: from what is positive of the least to the most; none where all is free."""
     most = float(cost_B.max())
-    return max(float(cost_B.min()), most / 1e4), most
+    return np.geomspace(max(float(cost_B.min()), most / 1e4), most, GRID) if most > 0 else cost_B[:0]
 
 
 def _notes() -> tuple[str, ...]:

@@ -19,7 +19,7 @@ class Frontier:
     Before the first option and after the last the frontier is flat.
 
     Attributes:
-        cost_R_B: mean realised cost of each option, non-decreasing in B; one row a resample, shape (R, B).
+        cost_R_B: mean realised cost of each option, ascending; one row a resample, shape (R, B).
         accuracy_R_B: mean accuracy of each option, shape (R, B).
     """
 
@@ -27,14 +27,11 @@ class Frontier:
     accuracy_R_B: FloatArray
 
     @classmethod
-    def through(cls, cost_R_B: FloatArray, accuracy_R_B: FloatArray, *, any_order: bool = False) -> Self:
-        """The frontier through measured points.
+    def through(cls, cost_R_B: FloatArray, accuracy_R_B: FloatArray) -> Self:
+        """The frontier through measured points: each resample's options in order of what they cost there.
 
-        Caps come by rising cost: a dip is levelled, since a later cap cannot cost less. In `any_order` the options of
-        each resample are put in order of what they cost there.
+        Also of caps, of which a later one may cost less: a thought that ends by itself needs no forced suffix.
         """
-        if not any_order:
-            return cls(np.maximum.accumulate(cost_R_B, axis=1), accuracy_R_B)
         order_R_B = np.argsort(cost_R_B, axis=1, kind="stable")
         return cls(*(np.take_along_axis(each_R_B, order_R_B, axis=1) for each_R_B in (cost_R_B, accuracy_R_B)))
 
@@ -59,6 +56,12 @@ class Frontier:
         left_cost_R = _pick(self.cost_R_B, left_R)
         cost_R = left_cost_R + share_R * (_pick(self.cost_R_B, right_R) - left_cost_R)
         return np.where(reached_R_B.any(axis=1), cost_R, np.inf)
+
+
+def times_used(needed_R: FloatArray, used_R: FloatArray) -> FloatArray:
+    """Needed as a multiple of used, shape (R,): where nothing is used, 1 if nothing is needed and else infinite."""
+    free_R = np.where(needed_R > 0, np.inf, 1.0)
+    return np.divide(needed_R, used_R, out=free_R, where=used_R > 0)
 
 
 def shares_for(cost_B: FloatArray, columns: IntArray, target: float) -> FloatArray:

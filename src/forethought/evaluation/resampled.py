@@ -11,7 +11,7 @@ import numpy as np
 from ..core.data import Cost, FloatArray
 from ..core.showing import Progress, silent
 from .bootstrap import estimate, ratio, resampled_means
-from .frontier import Frontier
+from .frontier import Frontier, times_used
 from .levels import token_weights
 from .policies import BLIND, FORETHOUGHT, ORACLE, UNIFORM, Policies, PolicyOutcome
 from .results import CostSummary, Estimate, Loss, PolicyRow, Saving
@@ -69,9 +69,9 @@ class Resampled:
         )
         ends = np.cumsum([block.shape[1] for block in blocks])
         accuracy_R_B, cost_R_B, accuracy_R_P, realised_R_P = np.split(means_R_N, ends[:-1], axis=1)
-        columns, any_order = policies.blind_columns(cost), policies.any_order
-        uniform = Frontier.through(cost_R_B, accuracy_R_B, any_order=any_order)
-        blind = Frontier.through(cost_R_B[:, columns], accuracy_R_B[:, columns], any_order=any_order)
+        columns = policies.blind_columns(cost)
+        uniform = Frontier.through(cost_R_B, accuracy_R_B)
+        blind = Frontier.through(cost_R_B[:, columns], accuracy_R_B[:, columns])
         uniform_R_P, blind_R_P = (
             np.stack([frontier.accuracy_at(realised_R) for realised_R in realised_R_P.T], axis=1)
             for frontier in (uniform, blind)
@@ -120,8 +120,6 @@ class Resampled:
     def _saving(self, column: int, baseline: str, frontier: Frontier) -> Saving:
         realised_R, outcome = self.realised_R_P[:, column], self.outcomes[column]
         needed_R = frontier.cost_for(self.accuracy_R_P[:, column])
-        # Nobody thinks at all: the same cost, none.
-        ratio_R = np.divide(needed_R, realised_R, out=np.ones_like(needed_R), where=(realised_R > 0) | (needed_R > 0))
         return Saving(
             cost=self.cost,
             baseline=baseline,
@@ -130,7 +128,7 @@ class Resampled:
             usd=None if outcome.usd_Q is None else float(outcome.usd_Q.mean()),
             accuracy=float(self.accuracy_R_P[0, column]),
             needed=estimate(needed_R),
-            ratio=estimate(ratio_R),
+            ratio=estimate(times_used(needed_R, realised_R)),
             reached=float(np.isfinite(needed_R[1:]).mean()),
         )
 

@@ -162,7 +162,7 @@ def compare_rules(
     found, at = {}, 0
     for rule, width in zip(rules, widths, strict=True):
         tokens_R_P, right_R_P = means_R_N[:, at : at + width], means_R_N[:, at + width : at + 2 * width]
-        found[rule.name] = Frontier.through(tokens_R_P, right_R_P, any_order=True)
+        found[rule.name] = Frontier.through(tokens_R_P, right_R_P)
         at += 2 * width
     accuracy = {
         name: np.stack([frontier.accuracy_at(np.full(num_resamples + 1, level)) for level in levels], axis=1)

@@ -12,6 +12,7 @@ from ..core.codec import UnfitError, decode, fields_to_json
 from ..core.data import Curves, Sampling
 from ..core.features import DIFFICULTY, HIDDEN, ID, TEXT, Float64Array
 from ..core.menu import Menu, with_menu
+from ..core.terms import percent
 from ..core.visible import code, markdown
 from ..errors import InvalidSettingsError
 from .card_parts import CrossValidation, FeatureSchema, HistoryCard, NoveltyCard, OutOfFold, TrainingData
@@ -264,11 +265,12 @@ def _shrinkage(card: PredictorCard) -> str:
     found = card.shrinkage
     if found is None:
         return ""
-    usage = "" if found.usage is None else f" and by {found.usage:.0%} for usage"
+    shares = f"{percent(found.accuracy, 0)} for accuracy"
+    shares += "" if found.usage is None else f" and by {percent(found.usage, 0)} for usage"
     return (
-        f"## Shrinkage\n\nThe predicted difference from the mean curve is multiplied by {found.accuracy:.0%} for "
-        f"accuracy{usage}. These weights are estimated on left-out queries ({found.evidence}). At 0%, every query gets "
-        f"the mean curve, and a plan is the same as blind."
+        f"## Shrinkage\n\nThe predicted difference from the mean curve is multiplied by {shares}. These weights are "
+        f"estimated on left-out queries ({found.evidence}). At 0%, every query gets the mean curve, and a plan is the "
+        "same as blind."
     )
 
 
@@ -308,7 +310,7 @@ def _novelty(card: PredictorCard) -> str:
         f"queries, by probabilistic principal component analysis with {found.num_components} components. It is "
         f"calibrated on {found.num_queries:,} training queries that were left out of the fit; quantiles of their "
         f"distances: {quantiles}. A query is novel if at most {found.level:.0%} of them are as far away. By this rule, "
-        f"{found.false_alarms:.1%} of left-out training queries are novel; if that were clearly above "
+        f"{percent(found.false_alarms)} of left-out training queries are novel; if that were clearly above "
         f"{2 * found.level:.0%}, the score would not be used. A plan warns if more queries of a batch are novel than "
         f"expected by chance; predictions are used in any case."
     )

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ..core.data import Cost
+from ..core.terms import percent
 from ..evaluation.comparison import MEAN, Candidate, Comparison
 from ..evaluation.policies import BLIND, ORACLE, UNIFORM
 from ..evaluation.results import COUNTED
 from .findings import best_title, comparison_decision, costs_shown
 from .pages import Page, Part, Picture, Said, Table, facts_of
-from .wording import gain_words, gap_words, interval, level_words, percent, policy_name, sample_words, share_right
+from .wording import gain_words, gap_words, interval, level_words, policy_name, sample_words, share_right
 
 
 def comparison_page(result: Comparison, *, facts: Mapping[str, Any] | None = None) -> Page:

@@ -8,22 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ..core.data import Cost
+from ..core.terms import percent
 from ..evaluation.draws import DRAWS_POLICIES, HISTORY, DrawsEvaluation
 from ..evaluation.levels import HEADLINES, at_share
 from ..evaluation.results import Estimate
 from .findings import costs_shown, draws_decision, draws_title, num_draws_title
-from .pages import Block, Page, Part, Picture, Table, facts_of
-from .wording import (
-    NOT_REACHED,
-    UNITS,
-    amount,
-    amount_interval,
-    gain_words,
-    percent,
-    policy_name,
-    sample_words,
-    share_right,
-)
+from .pages import Block, Page, Part, Picture, Said, Table, facts_of
+from .wording import NOT_REACHED, UNITS, amount, amount_interval, gain_words, policy_name, sample_words, share_right
 
 
 def draws_page(result: DrawsEvaluation, *, facts: Mapping[str, Any] | None = None) -> Page:
@@ -93,7 +84,7 @@ def _level(level: float, cost: Cost) -> str:
 def _options(result: DrawsEvaluation, cost: Cost) -> Table:
     rows = [
         [
-            each.label,
+            Said(each.label),
             _level(each.realised.value, cost),
             share_right(each.accuracy),
             amount_interval(each.needed[HISTORY], cost),
@@ -112,7 +103,7 @@ def _saved(found: Estimate) -> str:
     value, low, high = (
         percent(each) if math.isfinite(each) else NOT_REACHED for each in (found.value, found.low, found.high)
     )
-    return f"{value} [{low}, {high}]".replace("-", "−")
+    return f"{value} [{low}, {high}]"
 
 
 def _num_draws(result: DrawsEvaluation, cost: Cost, levels: Sequence[float]) -> Table:

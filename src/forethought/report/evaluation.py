@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.data import Cost
+from ..core.terms import percent
 from ..evaluation.levels import HEADLINES, at_share
 from ..evaluation.policies import BLIND, FORETHOUGHT, POLICIES, UNIFORM
 from ..evaluation.results import COUNTED, Evaluation, PolicyRow, Saving
@@ -35,7 +36,6 @@ from .wording import (
     gap_words,
     interval,
     level_words,
-    percent,
     policy_name,
     sample_words,
     share_right,
@@ -282,7 +282,7 @@ def _savings_table(savings: Sequence[Saving]) -> Table:
             each.baseline,
             amount_interval(each.needed, cost) if math.isfinite(each.needed.value) else NOT_REACHED,
             interval(each.ratio, ".2f") if math.isfinite(each.ratio.value) else NOT_REACHED,
-            f"{100 * each.reached:.0f}% of resamples",
+            f"{percent(each.reached, 0)} of resamples",
         ]
         for each in savings
     ]

@@ -36,6 +36,7 @@ LEGEND: dict[str, Any] = {
 LONGEST_NAME = 60
 NOTEBOOK_DPI = 80  # readable, and small in a notebook's file
 LONGEST_LABEL = 18  # of an option below its bar
+LONGEST_POINT = 24  # of one beside its point
 FEWEST_QUERIES = 10
 WIDE = 16  # times the cheapest level: costs stand on a logarithmic axis
 SETTINGS = {
@@ -134,10 +135,10 @@ class Picture(Figure):
         return file.getvalue()
 
 
-def short(text: object) -> str:
+def short(text: object, most: int = LONGEST_NAME) -> str:
     """A name as it fits into a picture."""
     line = one_line(text)
-    return line if len(line) <= LONGEST_NAME else f"{line[: LONGEST_NAME - 1]}…"
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def frame(
@@ -161,10 +162,14 @@ def frame(
 
 
 def band(panel: Any, x: Sequence[float], found: Sequence[Estimate], *, colour: str, alpha: float, **line: Any) -> None:
-    """Values as a line, their intervals as a band around it."""
-    low, high = [each.low for each in found], [each.high for each in found]
+    """Values as a line, their intervals as a band around it; a single one as a dot with a bar."""
+    value, low, high = ([getattr(each, name) for each in found] for name in ("value", "low", "high"))
+    if len(found) == 1:
+        reach = [[max(0.0, value[0] - low[0])], [max(0.0, high[0] - value[0])]]
+        panel.errorbar(x, value, yerr=reach, color=colour, elinewidth=1.3, **(line | {"marker": "o"}))
+        return
     panel.fill_between(x, low, high, color=colour, alpha=alpha, linewidth=0)
-    panel.plot(x, [each.value for each in found], color=colour, **line)
+    panel.plot(x, value, color=colour, **line)
 
 
 def count_tokens(axis: Any, num_ticks: int = 6) -> None:
@@ -234,7 +239,7 @@ def label_points(
     taken: list[tuple[float, float, float]] = []  # from, to, height, as shares of the panel
     for name, (x, y, colour) in sorted(points.items(), key=lambda item: -item[1][1]):
         across, height = panel.transAxes.inverted().transform(panel.transData.transform((x, y))).tolist()
-        text = short(name)[:24]
+        text = short(name, LONGEST_POINT)
         length, is_beyond = 0.02 * len(text), across + 0.02 + 0.02 * len(text) > 1.0
         start = across - 0.02 - length if is_beyond else across + 0.02
         end, wanted = start + length, height - below

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..core.data import Cost
+from ..core.terms import percent
 from ..evaluation.comparison import Comparison, Score
 from ..evaluation.draws import HISTORY, DrawsEvaluation
 from ..evaluation.live import LiveComparison
 from ..evaluation.policies import BLIND, FORETHOUGHT, ORACLE, UNIFORM
 from ..evaluation.resampled import SAME
 from ..evaluation.results import COUNTED, Estimate, Evaluation, PolicyRow, Saving
-from .wording import NOT_REACHED, amount, level_words, percent, points
+from .wording import NOT_REACHED, UNITS, amount, level_words, points
 
 FIFTHS = ("hardest fifth", "second hardest fifth", "middle fifth", "second easiest fifth", "easiest fifth")
 SHOWN = (UNIFORM, BLIND, FORETHOUGHT, ORACLE)  # policies
@@ -60,11 +61,7 @@ def compared(ours: str, accuracy: float, other: str, reached: float, gain: Estim
 def more_or_less(saving: Saving) -> str:
     """How much more the baseline needs, with the interval, whose upper end may never be reached."""
     value, low, high = (_more(each) for each in (saving.ratio.value, saving.ratio.low, saving.ratio.high))
-    never = (
-        ""
-        if saving.reached >= 0.995  # what is written is rounded
-        else f" (reached in {100 * saving.reached:.0f}% of resamples)"
-    )
+    never = "" if saving.reached >= 0.995 else f" (reached in {percent(saving.reached, 0)} of resamples)"
     return f"{value} [{low}, {high}]{never}"
 
 
@@ -182,20 +179,18 @@ def draws_decision(result: DrawsEvaluation) -> Iterator[str]:
     if not math.isfinite(saved.value):
         yield f"{so_good}; the history does not reach this accuracy at any cost."
     else:
-        low = percent(saved.low).replace("-", "−") if math.isfinite(saved.low) else "not reached"
-        ends = f"[{low}, {percent(saved.high).replace('-', '−')}]"
-        less = percent(saved.value).replace("-", "−")
-        yield f"{so_good}; the history reaches this accuracy at {less} less cost {ends}."
+        low = percent(saved.low) if math.isfinite(saved.low) else NOT_REACHED
+        less = f"{percent(abs(saved.value))} {'less' if saved.value >= 0 else 'more'} cost"
+        yield f"{so_good}; the history reaches this accuracy at {less} (saved: [{low}, {percent(saved.high)}])."
 
 
 def draws_title(result: DrawsEvaluation, cost: Cost) -> str:
     """Title of accuracy against cost with earlier samples."""
     gains = [row.gain for row in result.rows if row.cost is cost and row.policy == HISTORY and row.gain is not None]
-    unit = "USD" if cost is Cost.USD else "tokens"
-    best = max(gains, key=lambda gain: gain.value)
-    if best.low <= SAME:
-        return f"No gain over uniform is proven at any level of {unit}"
-    return f"Earlier samples gain up to {points(best.value)} points over uniform at equal {unit}"
+    proven = [gain.value for gain in gains if gain.low > SAME]
+    if not proven:
+        return f"No gain over uniform is proven at any level of {UNITS[cost]}"
+    return f"Earlier samples gain up to {points(max(proven))} points over uniform at equal {UNITS[cost]}"
 
 
 def num_draws_title(result: DrawsEvaluation, cost: Cost) -> str:
@@ -238,17 +233,18 @@ def shares_title(result: Evaluation, cost: Cost, level: float) -> str:
     if result.menu.is_named:
         most = int(shares.argmax())
         return f"{at}, forethought gives {result.menu.labels[most]} to {percent(float(shares[most]))} of the questions"
-    given = np.flatnonzero(shares >= 0.01)
+    given = np.flatnonzero(shares >= min(0.01, shares.max()))  # of very many caps each may be rarer than that
     first, last = (f"{result.menu.caps[place]:,}" for place in (given[0], given[-1]))
     if first == last:
-        return f"{at}, every question gets {first}"
+        share = float(shares.max())
+        return f"{at}, {'every question gets' if share == 1.0 else f'{percent(share)} of the questions get'} {first}"
     return f"{at}, forethought gives caps from {first} to {last}"
 
 
 def groups_title(cost_G: list[float], cost: Cost) -> str:
     """Title of the mean budget of groups of questions, from the hardest to the easiest."""
     most, least = int(np.argmax(cost_G)), int(np.argmin(cost_G))
-    if len(cost_G) != len(FIFTHS) or cost_G[most] - cost_G[least] < 1e-9 * max(cost_G):
+    if len(cost_G) != len(FIFTHS) or cost_G[most] - cost_G[least] <= 1e-9 * max(cost_G):
         return "Mean budget by difficulty"
     unit = "USD" if cost is Cost.USD else "tokens"
     ends = f"{amount(cost_G[most], cost)} {unit} against {amount(cost_G[least], cost)}"

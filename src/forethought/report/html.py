@@ -23,7 +23,7 @@ from .style import base_style, variable
 from .wording import SIMULATED, policy_name
 
 WIDE_CELL = 40  # letters: a cell with more is a text and may be broken into lines
-NUMBER = re.compile(r"^(?:[−+]?[\d.,]+|–|∞|not (?:known|measured|reached))")
+NUMBER = re.compile(r"^(?:[−+<>]?[\d.,]+|–|∞|not (?:known|measured|reached))")
 POLICIES = {policy_name(policy): policy for policy in COLOURS}
 
 _PROLOGUE = re.compile(

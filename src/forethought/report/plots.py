@@ -14,6 +14,7 @@ from ..control.plan import Plan
 from ..control.planning import allocate
 from ..core.data import Cost
 from ..core.menu import Menu
+from ..core.terms import percent
 from ..evaluation.policies import BLIND, FORETHOUGHT, GREEDY, ORACLE, UNIFORM
 from ..evaluation.results import Estimate, Evaluation, PolicyRow
 from .colours import COLOURS
@@ -51,6 +52,7 @@ MEAN = {Cost.GRANTED: "mean cap (tokens)", Cost.SPENT: "mean tokens generated", 
 INK = "#333333"  # of what belongs to no policy
 MOST_LETTERS = 36  # of the names below bars
 NUM_TOTALS = 25  # of a plan's picture
+FEW_NAMES = 5  # of points, where there are too many for all names
 FEW_CAPS = 8  # so many have a bar and a name each
 
 
@@ -166,7 +168,7 @@ def _totals_panel(panel: Any, plan: Plan) -> None:
     own = made.taken / len(plan)
     panel.plot([own], [made.expected_accuracy], marker="D", markersize=8, color=INK, markerfacecolor="white", zorder=5)
     _, uniform = expected(UNIFORM, own)
-    panel.set_title(f"expected {made.expected_accuracy:.1%}, uniformly {uniform:.1%}")
+    panel.set_title(f"expected {percent(made.expected_accuracy)}, uniformly {percent(uniform)}")
     panel.set(xlabel=AXIS[cost], ylabel="expected accuracy", ylim=(0.0, 1.05 * panel.dataLim.ymax))
     count_percent(panel.yaxis)
     if plan.menu.is_named:
@@ -235,9 +237,12 @@ def _accuracy_panel(panel: Any, result: Evaluation, cost: Cost, policies: Sequen
     _costs_along(panel, result, cost)
     options = zip(result.menu.caps, result.options, strict=False)  # of caps there are none
     where = [({Cost.SPENT: each.spent, Cost.USD: each.usd}.get(cost, budget), each) for budget, each in options]
-    named = {each.label: (x, each.accuracy.value, INK) for x, each in where[:MOST_NAMED] if x is not None}
-    for x, y, colour in named.values():
+    known = {each.label: (x, each.accuracy.value, INK) for x, each in where if x is not None}
+    for x, y, colour in known.values():
         panel.plot([x], [y], marker="D", markersize=5, color=colour, markerfacecolor="white", zorder=5)
+    # All have their marks; of very many some have names, which would hide each other.
+    step = 1 if len(known) <= MOST_NAMED else -(-len(known) // FEW_NAMES)
+    named = dict(list(known.items())[::step])
     if named:
         label_points(panel, named, below=0.045, fontsize=8.5)
     # Curves rise from the lower left and meet at the upper right: names have room below, the best one on top. Their
@@ -274,7 +279,7 @@ def _gain_panel(panel: Any, result: Evaluation, cost: Cost) -> None:
 def _shares_panel(panel: Any, result: Evaluation, row: PolicyRow) -> None:
     """How many questions got each option, whose policy it is, and how often it was right."""
     bars(panel, result.menu, row.shares, COLOURS[row.policy])
-    words = f"{NAMES[row.policy]}: {100 * row.accuracy.value:.1f}% right"
+    words = f"{NAMES[row.policy]}: {percent(row.accuracy.value)} right"
     style = {"ha": "left", "va": "bottom", "color": COLOURS[row.policy], "fontsize": 9.5}
     panel.text(0.0, 1.04, words, transform=panel.transAxes, **style)  # above the bars, wherever those are high
     panel.set(ylim=(0.0, 1.0), yticks=[0.0, 0.5, 1.0])
@@ -304,7 +309,7 @@ def _named_bars(panel: Any, menu: Menu, shares: Sequence[float], colour: str) ->
     places = np.arange(menu.num_options)
     panel.bar(places, shares, width=0.8, color=colour)
     named = places[:: -(-len(places) // MOST_NAMED)]
-    labels = [short(menu.labels[place])[:LONGEST_LABEL] for place in named]
+    labels = [short(menu.labels[place], LONGEST_LABEL) for place in named]
     is_long = sum(map(len, labels)) > MOST_LETTERS
     turned: dict[str, Any] = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if is_long else {}
     panel.set_xticks(named, labels, **turned)

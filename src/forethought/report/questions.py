@@ -10,13 +10,15 @@ from ..core.data import Cost, FloatArray, StopReason
 from ..core.menu import Menu
 from ..core.profile import RIGHT, UNREADABLE, UNTRIED, WRONG, Profile
 from ..core.records import Record
+from ..core.terms import percent
 from ..evaluation.frontier import shares_for
 from ..evaluation.policies import FORETHOUGHT, ORACLE, UNIFORM
+from ..evaluation.resampled import SAME
 from ..evaluation.results import Evaluation
 from .findings import rows_at
 from .groups import given
 from .pages import Question, Questions, Table, Thought
-from .wording import amount, level_words, percent, points
+from .wording import amount, level_words, points
 
 MOST = 120  # rows; what moved most in either direction comes first
 MOST_TRACES = 8  # of a question, in its table
@@ -107,8 +109,6 @@ def _costs(measured: Profile, cost: Cost) -> FloatArray:
 def _uniform_shares(result: Evaluation, cost: Cost, level: float) -> FloatArray:
     """Share of each option under uniform at what forethought really used, shape (B,)."""
     mean_B = _costs(result.measured, cost).mean(axis=0)
-    if not result.menu.is_named:
-        mean_B = np.maximum.accumulate(mean_B)
     realised = rows_at(result, cost, level)[FORETHOUGHT].realised
     return shares_for(mean_B, np.arange(len(mean_B)), realised)
 
@@ -118,8 +118,8 @@ def _most_moved(gain_Q: FloatArray, more_Q: FloatArray) -> list[int]:
     by_gain = np.argsort(-gain_Q, kind="stable")
     if len(gain_Q) <= MOST:
         return list(map(int, by_gain))
-    gained = [row for row in by_gain.tolist() if gain_Q[row] > 0][: MOST * 2 // 5]
-    lost = [row for row in by_gain[::-1].tolist() if gain_Q[row] < 0][: MOST * 2 // 5]
+    gained = [row for row in by_gain.tolist() if gain_Q[row] > SAME][: MOST * 2 // 5]
+    lost = [row for row in by_gain[::-1].tolist() if gain_Q[row] < -SAME][: MOST * 2 // 5]
     taken = {*gained, *lost}
     rest = [row for row in np.argsort(-np.abs(more_Q), kind="stable").tolist() if row not in taken]
     kept = [*gained, *lost, *rest[: MOST - len(taken)]]
@@ -127,18 +127,24 @@ def _most_moved(gain_Q: FloatArray, more_Q: FloatArray) -> list[int]:
 
 
 def _words(gain_Q: FloatArray, chosen: Sequence[int], level: str) -> str:
-    gained, lost = int((gain_Q > 0).sum()), int((gain_Q < 0).sum())
+    gained, lost, same = _num_moved(gain_Q)
     said = (
         f"At {level} per question, forethought is right more often than uniform on {gained:,} questions, less often on "
-        f"{lost:,}, and equally often on {len(gain_Q) - gained - lost:,}. "
+        f"{lost:,}, and equally often on {same:,}. "
     )
     if left := len(gain_Q) - len(chosen):
-        shown = gain_Q[list(chosen)]
+        gained, lost, same = _num_moved(gain_Q[list(chosen)])
         said += (
-            f"The table shows the {int((shown > 0).sum()):,} that gain most, the {int((shown < 0).sum()):,} that lose "
-            f"most and {int((shown == 0).sum()):,} others; {left:,} are left out to keep the page small. "
+            f"The table shows the {gained:,} that gain most, the {lost:,} that lose most and {same:,} others; {left:,} "
+            "are left out to keep the page small. "
         )
     return said + "Click a column's name to sort by it; click a question to open it."
+
+
+def _num_moved(gain_Q: FloatArray) -> tuple[int, int, int]:
+    """How many gained, lost, and did neither but for rounding."""
+    gained, lost = int((gain_Q > SAME).sum()), int((gain_Q < -SAME).sum())
+    return gained, lost, len(gain_Q) - gained - lost
 
 
 def first_letters(text: str, most: int) -> str:
@@ -170,7 +176,7 @@ def _curves(result: Evaluation, row: int) -> Table:
     names = [_option(menu, int(place)) for place in places]
     rows = [
         ["right, of traces", *(f"{right_B[place]} of {tries_B[place]}" for place in places)],
-        ["predicted", *(f"{100 * predicted_B[place]:.0f}%" for place in places)],
+        ["predicted", *(percent(predicted_B[place], 0) for place in places)],
     ]
     if measured.is_spend_measured:
         rows.append(["tokens", *(f"{measured.tokens_Q_B[row, place]:,.0f}" for place in places)])

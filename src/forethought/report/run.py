@@ -12,15 +12,16 @@ from ..control.answers import Answer, abstained_words
 from ..control.plan import Plan
 from ..core.data import Cost, Grade
 from ..core.records import Record
+from ..core.terms import percent
 from ..evaluation.live import LiveComparison
 from ..evaluation.policies import BLIND, FORETHOUGHT, UNIFORM
 from ..evaluation.results import Result
 from ..runs.store import RunDirectory
 from .findings import so_many
 from .live import live_page
-from .pages import Page, Part, Question, Questions, Table, Thought
+from .pages import Page, Part, Question, Questions, Said, Table, Thought
 from .questions import LONGEST_TEXT, LONGEST_TITLE, MOST, MOST_THOUGHTS, ReadRecords, cut, first_letters, thought
-from .wording import amount, percent
+from .wording import amount
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +132,12 @@ def _division(plan: Plan, answers: Sequence[Answer]) -> Table:
         by_budget.setdefault(each.budget, []).append(each)
     rows = []
     for budget, group in sorted(by_budget.items()):
-        graded = [each for each in group if each.grade is not None]
-        right = sum(each.grade is Grade.RIGHT for each in graded)
+        num_known = sum(each.reference is not None for each in group)  # what failed is not right
+        right = sum(each.grade is Grade.RIGHT for each in group)
         tokens = [each.tokens for each in group if each.tokens is not None]
         usd = [each.usd for each in group if each.usd is not None]
-        cells = [group[0].option or f"{budget:,}", f"{len(group):,}", f"{right} of {len(graded)}" if graded else "–"]
+        cells = [Said(group[0].option or f"{budget:,}"), f"{len(group):,}"]
+        cells.append(f"{right} of {num_known}" if num_known else "–")
         cells += [f"{np.mean([each.samples for each in group]):.2f}"] if has_votes else []
         cells.append(f"{np.mean(tokens):,.1f}" if tokens else "not counted")
         rows.append(cells + ([amount(float(np.mean(usd)), Cost.USD) if usd else "not known"] if has_usd else []))

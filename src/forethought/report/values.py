@@ -15,14 +15,14 @@ from ..control.answers import Answers
 from ..control.plan import Plan
 from ..core.menu import Menu
 from ..core.profile import Profile
-from ..core.terms import usd_words
+from ..core.terms import percent, usd_words
 from ..core.visible import one_line
 from ..evaluation import Comparison, Evaluation, LiveComparison
 from ..evaluation.draws import DrawsEvaluation
 from ..predictors.predictor import Predictor
 from . import page
 from .pages import Bullets, Picture, Questions, Table
-from .wording import SIMULATED, percent
+from .wording import SIMULATED
 
 FEW = 6  # rows of a table of queries
 MOST = 8  # rows of any other
@@ -219,7 +219,7 @@ def _html(block: Block) -> str:
         return f"<div>{_safe(block)}</div>"
     sides = [
         "right" if column and all(map(_is_number, cells)) else "left"
-        for column, cells in enumerate(zip(*block.rows, strict=True))
+        for column, cells in enumerate(zip(*(block.rows or [block.head]), strict=True))
     ]
     head = f"<thead>{_row('th', block.head, sides)}</thead>" if block.head else ""
     rows = "".join(_row("td", row, sides) for row in block.rows)
@@ -235,7 +235,7 @@ def _row(tag: str, cells: Sequence[str], sides: Sequence[str]) -> str:
 
 
 def _is_number(text: str) -> bool:
-    return not text or text[0] in "+−-–" or text[0].isdigit()
+    return not text or text[0] in "+−-–<>" or text[0].isdigit()
 
 
 def _safe(text: str, most: int = 10_000) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core.data import Cost
+from ..core.terms import percent
 from ..core.visible import one_line
 from ..evaluation.draws import FAIR_ORACLE
 from ..evaluation.policies import GREEDY_ORACLE, ORACLE
@@ -21,20 +22,17 @@ UNITS = {Cost.SPENT: "tokens", Cost.USD: "USD"}
 SIMULATED = "SIMULATED: these numbers come from a simulation or a replay; no model was measured."
 
 
-def percent(share: float) -> str:
-    """A share as percent."""
-    return f"{100 * share:.1f}%"
-
-
 def points(share: float) -> str:
     """Percentage points with a sign; a value that rounds to 0 has no sign."""
-    text = f"{100 * share:+.1f}"
-    return "0.0" if float(text) == 0.0 else text.replace("-", "−")
+    return number(100 * share, "+.1f")
 
 
 def number(value: float, form: str) -> str:
-    """A number in a format of `format`, with a true minus; in words if it is not finite."""
-    return f"{value:{form}}".replace("-", "−") if math.isfinite(value) else NOT_REACHED
+    """A number in a format of `format`, with a true minus, and no sign before 0; in words if it is not finite."""
+    if not math.isfinite(value):
+        return NOT_REACHED
+    text = f"{value:{form}}"
+    return text.lstrip("+-") if float(text.replace(",", "")) == 0.0 else text.replace("-", "−")
 
 
 def amount(value: float | None, cost: Cost) -> str:
@@ -53,7 +51,7 @@ def cost_name(cost: Cost) -> str:
 
 def level_words(level: float, cost: Cost) -> str:
     """A level without its unit: tokens, or USD, as given."""
-    return plain_number(level) if cost is Cost.USD else f"{level:g}"
+    return plain_number(level) if cost is Cost.USD else f"{level:.12g}"
 
 
 def plain_number(value: float) -> str:

@@ -170,10 +170,12 @@ class Draws:
         num_options = tried.shape[1]
         if any(each.shape != (len(ids), num_options) for each in (tried, right, counted, tokens)):
             raise ValueError(f"its counts are not of its {len(ids)} questions")
-        if answered.shape != (len(answers), num_options) or len(set(ids)) != len(ids):
+        is_whole = answered.shape == (len(answers), num_options) and all(0 <= row < len(ids) for row, _ in answers)
+        if not is_whole or len(set(ids)) != len(ids):
             raise ValueError("its answers are not of its questions, or a question occurs twice")
-        if not all(np.isfinite(each).all() and (each >= 0).all() for each in (tried, right, counted, tokens)):
-            raise ValueError("its counts hold numbers below 0, or none")
+        counts = (tried, right, counted, tokens, answered)
+        if not all(np.isfinite(each).all() and (each >= 0).all() for each in counts) or (right > tried + 1e-6).any():
+            raise ValueError("its counts hold what is no number of at least 0, or more right than tried")
         kept = arrays.get(f"{PREFIX}grade")  # not of an older version
         grade_M = np.full(len(answers), UNTRIED) if kept is None else np.asarray(kept).astype(np.int64)
         if grade_M.shape != (len(answers),):

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...core.terms import percent
 from ...evaluation.results import Estimate
 from ...report import Bullets, Page, Part, Picture, Table
 from ...report.pages import facts_of
-from ...report.wording import gain_words, interval, percent, share_right
+from ...report.wording import gain_words, interval, share_right
 from .results import (
     FAILS,
     HOLDS,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ...core.terms import percent
 from ...evaluation.policies import FORETHOUGHT
 from ...evaluation.results import Estimate, PolicyRow
 from ...report import Page, Part, Said, Table
-from ...report.wording import gain_words, gap_words, percent, policy_name, share_right
+from ...report.wording import gain_words, gap_words, policy_name, share_right
 from .results import PaperBench
 
 SHOWN = (48.0, 128.0)  # the budgets shown in full on the terminal: those of the paper's own table

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..core.data import FloatArray
-from ..evaluation.policies import BLIND, FORETHOUGHT, GREEDY, ORACLE, UNIFORM
-from ..evaluation.vote_frontiers import PricedRule, VoteComparison
-from .colours import COLOURS
-from .figures import LEGEND, band, costs_along, count_percent, frame, save
+from forethought.core.data import FloatArray
+from forethought.evaluation.policies import BLIND, FORETHOUGHT, GREEDY, ORACLE, UNIFORM
+from forethought.evaluation.vote_frontiers import PricedRule, VoteComparison
+from forethought.report.colours import COLOURS
+from forethought.report.figures import LEGEND, band, costs_along, count_percent, frame, save
 
 LINES = {
     "uniform": (COLOURS[UNIFORM], "-"),
