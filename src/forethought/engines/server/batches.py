@@ -174,8 +174,8 @@ def batch_server(
     Where votes are weighed it is asked for log-probabilities, but for options that say otherwise.
 
     Raises:
-        InvalidSettingsError: an option is of a wrong type, or it takes no files of requests, cannot keep the menu's caps
-            in one call, or shows no log-probabilities.
+        InvalidSettingsError: an option is of a wrong type; or it takes no files of requests, cannot keep the menu's
+            caps in one call, or shows no log-probabilities.
     """
     check_options("engines", "openai", options)
     check_all((at_least("answer_room", options.get("answer_room"), 0),))
