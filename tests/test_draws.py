@@ -164,6 +164,9 @@ def test_what_cannot_be_asked_is_refused():
         EvaluateSettings(run="x", by_draws=True, num_draws=(0,))
     with pytest.raises(InvalidSettingsError, match="leave --on out"):
         EvaluateSettings(run="x", by_draws=True, on="y")
+    for given in ({"num_draws": (3,)}, {"num_halvings": 2}):
+        with pytest.raises(InvalidSettingsError, match="--draws and --halvings need --by-draws"):
+            EvaluateSettings(run="x", **given)
 
 
 def test_the_demo_of_a_history_needs_no_model_and_credits_its_data(call):

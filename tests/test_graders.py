@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from forethought.core import registry
 from forethought.core.data import Grade, Query
-from forethought.errors import EngineError, InvalidInputError, MissingExtraError
+from forethought.errors import EngineError, InvalidInputError, InvalidSettingsError, MissingExtraError
 from forethought.graders import ChoiceGrader, ExactGrader, MathGrader, NumberGrader, check_references
 from forethought.graders import math as math_module
 
@@ -162,6 +162,43 @@ def test_math_goes_on_after_its_process_was_stopped(math_grader, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_process_that_ended_between_two_answers_changes_no_verdict(math_grader):
+    assert math_grader.grade(answer="y+1", reference="1+y") is RIGHT
+    math_grader._worker.kill()
+    math_grader._worker.wait()
+    assert math_grader.grade(answer="x^2+5x", reference="x(x+5)") is RIGHT
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 1e300, float("nan")])
+def test_a_time_limit_is_a_number_of_seconds(seconds):
+    skip_without_math()
+    with pytest.raises(InvalidSettingsError, match="time_limit must be a number of seconds above 0"):
+        MathGrader(time_limit=seconds)
+
+
+LONG = "Let us think about it. " * 200
+
+
+@pytest.mark.parametrize(
+    ("grader", "answer", "reference", "verdict"),
+    [
+        (NumberGrader(), LONG + "The answer is 18.", "18", RIGHT),
+        (NumberGrader(), LONG + r"\boxed{18}", "18", RIGHT),
+        (NumberGrader(), f"<think>{LONG}</think>18", "18", RIGHT),
+        (NumberGrader(), "18\n\nExplanation: " + LONG, "18", RIGHT),
+        (NumberGrader(), "18 " + LONG, "18", UNREADABLE),
+        (NumberGrader(), LONG + "18", "18", UNREADABLE),
+        (ChoiceGrader(), LONG + "The answer is (C).", "C", RIGHT),
+        (ChoiceGrader(), f"D\n\nQuestion: {LONG}\nAnswer: A", "D", RIGHT),
+        (ExactGrader(), LONG + r"\boxed{Paris}", "Paris", RIGHT),
+        (ExactGrader(), "x" + LONG, LONG, WRONG),
+    ],
+)
+def test_a_long_answer_is_read_where_it_is_stated(grader, answer, reference, verdict):
+    assert grader.grade(answer=answer, reference=reference) is verdict
+
+
+@pytest.mark.slow
 def test_a_comparison_is_limited_in_processor_time():
     """In a process of its own, which the system must end."""
     pytest.importorskip("resource")
@@ -191,7 +228,21 @@ def test_math_without_its_package_says_what_to_install(monkeypatch):
 
 @pytest.mark.parametrize(
     ("answer", "reference", "verdict"),
-    [("x+1", "1+x", "right"), ("x", "y", "wrong"), ("5\\foo", "5", "unreadable"), ("10 m", "10\\text{ m}", "right")],
+    [
+        ("x+1", "1+x", "right"),
+        ("x", "y", "wrong"),
+        ("5\\foo", "5", "unreadable"),
+        ("10 m", "10\\text{ m}", "right"),
+        ("5 m", "5 meters", "right"),
+        ("5 L", "5 liters", "right"),
+        ("3m^2", "3 square meters", "right"),
+        ("5 m/s", "5 meters per second", "right"),
+        ("5 km/h", "5", "right"),
+        ("3 min", "3 minutes", "right"),
+        ("5 m", "5", "unreadable"),
+        ("5 x", "5", "wrong"),
+        ("5 m", "5 n", "wrong"),
+    ],
 )
 def test_the_workers_verdicts(answer, reference, verdict):
     pytest.importorskip("sympy")

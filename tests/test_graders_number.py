@@ -92,7 +92,8 @@ NO_READINGS = {
         "n - 2",
         "y/2",
     ],
-    "sign or dash": ["- 5 apples", "--5"],
+    "sign or dash": ["- 5 apples", "--5", "∓5"],
+    "digits without end": ["0.333...", "0.333…", "3.(3)", "0.(12)"],
     "date or time": ["10:30", "2024-01-02", "1/2/2024"],
     "beyond size": ["1/0", "1e400", "1e999999999", "9" * 101],
 }
@@ -115,6 +116,8 @@ def test_what_states_no_one_number_has_no_reading(kind):
         ("$18.00", "18", RIGHT),
         ("17", "18", WRONG),
         ("-18", "18", WRONG),
+        ("˗18", "-18", RIGHT),
+        ("―18", "18", WRONG),
         ("18 or 19", "18", UNREADABLE),
         ("", "18", UNREADABLE),
         ("18", "eighteen", UNREADABLE),

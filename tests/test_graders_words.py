@@ -209,6 +209,8 @@ def test_letters_must_be_different_capitals(letters):
 
 
 CHOOSE_D = [
+    "The best choice would be D",
+    "∴ D",
     "D\n\nExplanation: because A is wrong",
     "D\n\nQuestion: next?\nAnswer: A",
     "答案是D",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import logging
+import os
 import random
 import sys
 from decimal import Decimal
@@ -482,6 +484,31 @@ def test_a_source_that_is_not_there(tmp_path, monkeypatch, source, kind, message
     written(tmp_path, "quest.jsonl", GOOD)
     with pytest.raises(kind, match=message):
         load_queries(source)
+
+
+@pytest.mark.parametrize("name", ["q.jsonl", "q.json", "q.csv", "q.txt"])
+def test_a_compressed_file_is_told_as_such(tmp_path, name):
+    with pytest.raises(InvalidInputError, match=r"line 1: .*is compressed \(gzip\); unpack it first"):
+        load(tmp_path, name, gzip.compress(GOOD.encode()))
+    with pytest.raises(InvalidInputError, match=r"is compressed; unpack it first: gunzip .*q.jsonl.gz$"):
+        load(tmp_path, "q.jsonl.gz", gzip.compress(GOOD.encode()))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_and_a_link_to_nothing_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "q.jsonl")
+    with pytest.raises(InvalidInputError, match=r"is a pipe or a device, which cannot be read twice.*standard input"):
+        load_queries(tmp_path / "q.jsonl")
+    (tmp_path / "link.csv").symlink_to("gone.csv")
+    with pytest.raises(InvalidInputError, match=r"is a link to 'gone\.csv', which cannot be reached"):
+        load_queries(tmp_path / "link.csv")
+
+
+def test_a_table_without_a_header_says_what_it_lacks(tmp_path):
+    with pytest.raises(InvalidInputError, match="no question column"):
+        load(tmp_path, "q.csv", "q1,How many?,4\n")
+    with pytest.raises(InvalidInputError, match="holds no questions"):
+        load(tmp_path, "q.csv", "id,question,answer\n")
 
 
 @pytest.mark.parametrize("limit", [0, -1])

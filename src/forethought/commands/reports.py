@@ -129,7 +129,7 @@ def survey_layers(settings: LayersSettings, *, is_open: bool = False) -> tuple[l
         layers.choose_layers(found.states, settings)
         return found, asked
     layers.check_readable(found, settings.run)
-    check_folder(Path(settings.states))
+    check_folder(Path(settings.states), "--states")
     if not is_open:
         name, reason = choose_reader(found.model, asked.engine)
         logger.info("engine %s (%s); %d questions to read", name, reason, len(found.missing))

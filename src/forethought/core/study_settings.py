@@ -118,6 +118,9 @@ class LayersSettings:
         return None if self.layers == "all" else numbered(self.layers)
 
 
+DRAWS = (1, 2, 3, 5)  # numbers of samples that choose, unless others are named
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateSettings:
     """`forethought evaluate`: what prediction and allocation buy on measured curves."""
@@ -150,7 +153,7 @@ class EvaluateSettings:
         is_main=True,
     )
     num_draws: tuple[int, ...] = flag(
-        (1, 2, 3, 5),
+        DRAWS,
         "With --by-draws: numbers of samples that choose, for a separate table.",
         name="--draws",
         metavar="N,…",
@@ -178,6 +181,9 @@ class EvaluateSettings:
                 weights_problem(self.vote_weights),
                 "--by-draws evaluates single samples: leave --samples out" if self.by_draws and self.samples else None,
                 at_least("--halvings", self.num_halvings, 0),
+                "--draws and --halvings need --by-draws"
+                if not self.by_draws and (self.num_halvings or self.num_draws != DRAWS)
+                else None,
                 f"--by-draws plans by price: leave --allocator {self.allocator} out"
                 if self.by_draws and self.allocator != "envelope"
                 else None,

@@ -82,6 +82,21 @@ def stated_answer(text: str, *, announced: bool = True) -> str:
     return text
 
 
+def shortened(text: str, *, announced: bool = True) -> str | None:
+    """At most `MAX_CHARACTERS` of a text: those in which its answer stands; None where that cannot be told.
+
+    Of a long text these are its end, where an answer is announced there, or its beginning, where the answer was
+    over before an explanation or a next question.
+    """
+    if len(text) <= MAX_CHARACTERS:
+        return text
+    text = _THOUGHT.sub("", text)
+    start, end = text[:MAX_CHARACTERS], text[-MAX_CHARACTERS:]
+    if len(_finished(start)) < len(start.strip()):
+        return start
+    return end if len(text) <= MAX_CHARACTERS or _is_stated(end, announced=announced) else None
+
+
 def unmarked(text: str) -> str:
     r"""`text` without marks at its ends: blank, full stop, comma, semicolon, `$`, `\[ \]`, `**`, backquote, quote."""
     for _ in range(4):  # marks within marks
@@ -133,8 +148,9 @@ def _finished(text: str) -> str:
     return text
 
 
-def _is_stated(text: str) -> bool:
-    return any(pattern.search(text) for pattern in (_BOXED, _HASHES, _TAGGED, ANNOUNCED))
+def _is_stated(text: str, *, announced: bool = True) -> bool:
+    patterns = (_BOXED, _HASHES, _TAGGED, *([ANNOUNCED] if announced else []))
+    return any(pattern.search(text) for pattern in patterns)
 
 
 def _without_braces(text: str) -> str:

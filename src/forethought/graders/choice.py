@@ -10,7 +10,7 @@ import unicodedata
 from ..core.data import Grade
 from ..core.protocols import GraderBase
 from ..errors import InvalidSettingsError
-from .answers import ANNOUNCED, KEPT_READINGS, MAX_CHARACTERS, stated_answer, unmarked
+from .answers import ANNOUNCED, KEPT_READINGS, MAX_CHARACTERS, shortened, stated_answer, unmarked
 
 _LATEX_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
 _CHOSEN = (
@@ -54,7 +54,7 @@ class ChoiceGrader(GraderBase):
         first_index: also read a whole number as a choice, counting from this one (MMLU labels count from 0).
     """
 
-    version = "3"
+    version = "4"
 
     def __init__(self, *, letters: str = "ABCDE", first_index: int | None = None) -> None:
         if not letters or len(set(letters)) < len(letters) or not set(letters) <= set(string.ascii_uppercase):
@@ -68,7 +68,7 @@ class ChoiceGrader(GraderBase):
         self._markings = [
             re.compile(pattern, re.MULTILINE)
             for pattern in (
-                rf"(?:(?i:{ANNOUNCED.pattern})|\b(?i:answers?|choice|option|correct)\b\s*:?|选项|選項|选择?|選択肢|選擇?|선택)\s*(?i:is\b|是|为|為|:)?"
+                rf"(?:(?i:{ANNOUNCED.pattern})|\b(?i:answers?|choice|option|correct)\b\s*:?|选项|選項|选择?|選択肢|選擇?|선택)\s*(?i:(?:is|(?:would|should|must|will)\s+be)\b|是|为|為|:)?"
                 rf"\s*(?i:(?:(?:the|la|le|el|die|der)\s+)?(?:option|choice|letter)?\b|选项|選項)?\s*:?\s*"
                 rf"(?:[(（[]({either})[)）\]]|(?!{article})({capital}){end}|({either})[\s.,;:!)\]'’。]*$)(?!\s*(?:or|and|[,;/&+])\s*\(?{capital}\b)",
                 rf"(?<!\w)\(({either})\)|^\s*({capital})[).:](?=\s|$)|\A\s*({either})[).:]\s",
@@ -89,14 +89,14 @@ class ChoiceGrader(GraderBase):
 
     def read(self, answer: str) -> str | None:
         """The letter that an answer chooses; None when it chooses none, or leaves a doubt."""
-        return self._kept(answer[:MAX_CHARACTERS])
+        return self._kept(shortened(answer) or answer[:MAX_CHARACTERS])
 
     def _read(self, text: str) -> str | None:
         whole = unicodedata.normalize("NFKC", stated_answer(text, announced=False))
         plain = _LATEX_TEXT.sub(r"\1", whole)
         plain = re.sub(r"[*$`\"“”{}【】「」『』〈〉<>]|\\[()\[\]]", " ", plain).strip()
         plain = re.sub(r"^(['_]{1,2})([^'_]*)\1(?=\W*$)", r"\2", plain)
-        plain = re.sub(r"^(?:[→⇒✓✔✅☑•]|[-=]+>?\s|A\s*:(?=\s*\(?\w\)?\W*$))\s*", "", plain)
+        plain = re.sub(r"^(?:[→⇒∴✓✔✅☑•]|[-=]+>?\s|A\s*:(?=\s*\(?\w\)?\W*$))\s*", "", plain)
         lines = [line.strip() for line in plain.splitlines() if line.strip()] or [""]
         is_announced = self._markings[0].search(plain) is not None
         alone = [match.group(1).upper() for line in lines if (match := self._alone.fullmatch(line))]

@@ -8,7 +8,7 @@ import unicodedata
 
 from ..core.data import Grade
 from ..core.protocols import GraderBase
-from .answers import KEPT_READINGS, MAX_CHARACTERS, stated_answer
+from .answers import KEPT_READINGS, shortened, stated_answer
 
 # Signs that stand for one another, and signs that cannot be seen.
 _SAME = str.maketrans(
@@ -43,7 +43,7 @@ class ExactGrader(GraderBase):
     "5!" is not "5", nor "C#" "C", nor "$5" "5".
     """
 
-    version = "3"
+    version = "4"
 
     def grade(self, *, answer: str, reference: str) -> Grade:
         """Right when both are the same text; unreadable when the answer is blank."""
@@ -59,7 +59,8 @@ class ExactGrader(GraderBase):
 
 @functools.lru_cache(maxsize=KEPT_READINGS)
 def _bare(text: str) -> str:
-    plain = stated_answer(text, announced=False) if len(text) <= MAX_CHARACTERS else text
+    short = shortened(text, announced=False)
+    plain = text if short is None else stated_answer(short, announced=False)
     plain = unicodedata.normalize("NFC", plain).translate(_SAME)
     plain = "".join(_one_form(sign) for sign in plain).translate(_SAME)
     plain = " ".join(

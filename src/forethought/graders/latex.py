@@ -206,7 +206,8 @@ def _texts(inside: str, command: str, is_spaced: bool) -> list[Token]:
 
 def _letters(run: str, before: Token | None, after: str, is_spaced: bool) -> list[Token]:
     """A run of bare letters: a function, a word, or a product of letters."""
-    if run in _WORDS_OF_MATHEMATICS and (run != "in" or before is None or before.kind != "number"):
+    is_unit = run in ("in", "min") and before is not None and before.kind == "number" and after[:1] not in ("(", "{")
+    if run in _WORDS_OF_MATHEMATICS and not is_unit:
         return [Token("command", _WORDS_OF_MATHEMATICS[run], is_spaced)]
     if match := re.fullmatch(r"([a-zA-Z]?)(sqrt|sin|cos|tan|ln|log|exp|pi|theta)([a-zA-Z]?)", run):
         parts = [Token("letter", match[1], is_spaced)] if match[1] else []

@@ -16,13 +16,14 @@ import weakref
 from ..core.data import Grade
 from ..core.protocols import GraderBase
 from ..core.registry import EXTRAS
-from ..errors import EngineError, MissingExtraError
-from .answers import KEPT_READINGS, MAX_CHARACTERS, stated_answer, unmarked
+from ..errors import EngineError, InvalidSettingsError, MissingExtraError
+from .answers import KEPT_READINGS, shortened, stated_answer, unmarked
 from .number import bare_number, is_same_number
 from .words import after_statement
 
 MAX_MATH_CHARACTERS = 400
 PATIENCE = 20.0  # seconds on the clock for one of processor time: a busy machine must not change a verdict
+DAY = 86_400.0
 START_SECONDS = 600.0  # computer algebra takes seconds to import, more on a busy machine
 
 
@@ -43,19 +44,24 @@ class MathGrader(GraderBase):
     stated ("90" for "90^\circ"), but must not differ. Works in any thread.
 
     Args:
-        time_limit: seconds of processor time one comparison may take.
+        time_limit: seconds of processor time one comparison may take, at most a day.
 
     Raises:
+        InvalidSettingsError: a limit that is none.
         MissingExtraError: sympy is not installed.
     """
 
-    version = "3"
+    version = "4"
 
     def __init__(self, *, time_limit: float = 10.0) -> None:
         if importlib.util.find_spec("sympy") is None:
             raise MissingExtraError(
                 "grader 'math' needs the package 'sympy', which is not installed. "
                 f"Install it with: pip install 'forethought[{EXTRAS['sympy']}]'"
+            )
+        if not 0 < time_limit <= DAY:
+            raise InvalidSettingsError(
+                f"time_limit must be a number of seconds above 0, at most a day, not {time_limit}"
             )
         self.time_limit = time_limit
         self._lock = threading.Lock()
@@ -100,6 +106,8 @@ class MathGrader(GraderBase):
             return Grade(self._ask({"answer": stated, "reference": expected}))
 
     def _ask(self, request: dict[str, str]) -> str:
+        if self._worker is not None and self._worker.poll() is not None:
+            self.close()  # it died between two requests
         if self._worker is None:
             self._worker = _start_worker(self.time_limit)
             weakref.finalize(self, _stop, self._worker)
@@ -153,7 +161,7 @@ def _stop(worker: subprocess.Popen[str]) -> None:
 @functools.lru_cache(maxsize=KEPT_READINGS)
 def _bare(text: str) -> str:
     """The answer in the end of a text, without marks and words around it."""
-    return unmarked(after_statement(unmarked(stated_answer(text[-MAX_CHARACTERS:]))))
+    return unmarked(after_statement(unmarked(stated_answer(shortened(text) or ""))))
 
 
 def _inside(text: str) -> str:

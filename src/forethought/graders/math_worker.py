@@ -8,6 +8,7 @@ machine does.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
@@ -21,6 +22,7 @@ from .latex import Unread
 from .meanings import Quantity, Reading
 from .reading import read
 from .sameness import is_same
+from .words import UNIT_LETTERS, unit_letters
 
 MAX_MEMORY_BYTES = 4 << 30
 KEPT_VERDICTS = 4_096
@@ -39,7 +41,9 @@ def judge(answer: str, reference: str) -> str:
             expected = _read(reference, units[0])
         elif units[1] and not units[0]:
             stated = _read(answer, units[1])
-        return "right" if is_same(stated, expected) else "wrong"
+        if is_same(stated, expected):
+            return "right"
+        return "unreadable" if not any(units) and _may_be_units(answer, reference) else "wrong"
     except Unread:
         return "unreadable"
     except (Exception, MemoryError):  # whatever a computer algebra system may throw at odd input
@@ -47,9 +51,18 @@ def judge(answer: str, reference: str) -> str:
 
 
 def _letters(side: Reading) -> tuple[str, ...]:
-    """The unit of a side when it is a single letter, which the other side may have written as a variable."""
-    unit = side.meaning.unit if isinstance(side.meaning, Quantity) else ""
-    return (unit,) if len(unit) == 1 and unit.isalpha() else ()
+    """The letters that stand for units of a side, which the other side may have written as variables."""
+    return unit_letters(side.meaning.unit) if isinstance(side.meaning, Quantity) else ()
+
+
+def _may_be_units(*texts: str) -> bool:
+    """Whether two texts are the same if the letters of one are units: "5 m" and "5"."""
+    sides, is_other = [], 0
+    for text in texts:
+        with contextlib.suppress(Unread):
+            sides.append(_read(text, UNIT_LETTERS))
+            is_other += sides[-1] != _read(text)
+    return len(sides) == 2 and is_other == 1 and is_same(*sides)
 
 
 def limit_memory() -> None:

@@ -23,7 +23,7 @@ from fractions import Fraction
 
 from ..core.data import Grade
 from ..core.protocols import GraderBase
-from .answers import KEPT_READINGS, MAX_CHARACTERS, stated_answer, unmarked
+from .answers import KEPT_READINGS, MAX_CHARACTERS, shortened, stated_answer, unmarked
 from .latex import THOUSANDS
 from .words import is_name, is_noun, is_stated
 
@@ -37,7 +37,7 @@ class NumberGrader(GraderBase):
     "50%" is right for 50, never for 0.5.
     """
 
-    version = "3"
+    version = "4"
 
     def grade(self, *, answer: str, reference: str) -> Grade:
         """Right when both state the same number; unreadable when either states none, or several."""
@@ -61,7 +61,7 @@ def is_same_number(stated: Fraction, expected: Fraction) -> bool:
 MAX_DIGITS = 100
 MAX_EXPONENT = 300  # about a float's range; an exact 10**(10**9) would never end
 
-_MINUS_SIGNS = {ord(sign): "-" for sign in "−‐‑‒–—﹣－"}
+_MINUS_SIGNS = {ord(sign): "-" for sign in "−‐‑‒–—―﹘﹣－˗➖"}
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _SUPERSCRIPT_RUN = re.compile(r"[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 
@@ -99,7 +99,8 @@ _LATEX = (
 )
 _NO_READING = re.compile(
     r"""
-      [\\^_<>√π∞|{}~≤≥±×·÷]             # mathematics left over
+      [\\^_<>√π∞|{}~≤≥±∓×·÷∼∸⊖⊟¬]       # mathematics left over
+    | \.\d+\s?\.{2,} | \.\d*\(\d        # 0.333..., 0.(3): digits without end
     | \d\s*(?:[-+*:]|[xX]\s)\s*\d       # 5 - 3, 12-13, 10:30, 3 x 4
     | \d\s*,\s+[-+.\d]                  # 3, 4
     | \d\s*!                            # 5!
@@ -142,7 +143,8 @@ _DOLLARS = re.compile(r"(?<!\\)\$([^$\s][^$]*?)(?<!\\)\$(?!\d)")
 
 def read_number(text: str) -> Fraction | None:
     """The number `text` states, exactly, or None when it states none or leaves a doubt. Never raises."""
-    return _read(text) if len(text) <= MAX_CHARACTERS else None
+    short = shortened(text)
+    return None if short is None else _read(short)
 
 
 @functools.lru_cache(maxsize=KEPT_READINGS)

@@ -30,10 +30,7 @@ _NAMED = {r"\pi": sympy.pi, r"\infty": sympy.oo, r"\dots": DOTS, r"\i": sympy.I}
 _FACTORS = GREEK | _ACCENTS | wordset(r"\frac \sqrt \surd \cbrt \pi \binom \infty \lfloor \lceil \i \begin")
 _INVERSES = {"sin": sympy.asin, "cos": sympy.acos, "tan": sympy.atan, "cot": sympy.acot, "sec": sympy.asec,
              "csc": sympy.acsc}  # fmt: skip
-
-
 MAX_DEPTH = 40
-
 _RELATIONS = wordset(r"= < > \leq \geq \neq \approx \in \notin \subset \subseteq \equiv \cong \to")
 
 
@@ -141,7 +138,9 @@ class _Reader(Factors):
         """The words behind a number, with their powers: "square units", "cm^2", "miles/hour"."""
         parts: list[str] = []
         while True:
-            if self.kind == "text" or (self.value in self.units and self.kind == "letter"):
+            if self.kind == "text" or (
+                self.kind == "letter" and (self.value in self.units or parts[-1:] in (["/"], ["*"]))
+            ):
                 parts.append(self.value)
                 self.position += 1
             elif parts and self.take("^"):
@@ -149,7 +148,11 @@ class _Reader(Factors):
                 if exponent not in (-3, -2, -1, 1, 2, 3):
                     raise Unread("no power of a unit")
                 parts.append(f"^{exponent}")
-            elif parts and self.value in ("/", "*") and (self.peek().kind == "text" or self.peek().value in self.units):
+            elif (
+                parts
+                and self.value in ("/", "*")
+                and (self.peek().kind == "text" or self.peek().value in (*self.units, "h", "s"))
+            ):
                 parts.append(self.take("/", "*"))
             else:
                 break
@@ -362,10 +365,7 @@ class _Reader(Factors):
 
     def matrix(self) -> Any:
         """A matrix, row by row; of `vmatrix` its determinant."""
-        self.need("{")
-        name = self.value
-        self.position += 1
-        self.need("}")
+        name = self.skip_braces()
         if name == "array":
             self.skip_braces()
         elif name not in ("pmatrix", "bmatrix", "matrix", "vmatrix", "smallmatrix"):

@@ -47,6 +47,7 @@ _BEFORE_SMALL = wordset("base and point to by than times over under below from i
 _NOT_THE_ANSWER = wordset("right correct answer true possible valid work works fit fits")
 _BEYOND = wordset("up upwards above over beyond more under below less fewer older younger later earlier")
 _LETTERS = wordset("a m g l L h s C F W V")  # the article and units; other single letters are variables
+UNIT_LETTERS = tuple(sorted(_LETTERS - {"a"}))
 _TWO_LETTERS = wordset("of in at on is as he we so if it be do tv cd pm am an my us no go id pc vs km")
 _ATTACHED = wordset(
     "st nd rd th mm cm dm km nm mg kg ml mL cl cL dl dL kl kL lb lbs oz ft in yd yds yr yrs hr hrs min mins sec "
@@ -273,6 +274,12 @@ def is_unit(words: str) -> bool:
 def same_unit(left: str, right: str) -> bool:
     """Whether two units are one: "cm^2" and "square centimeters"."""
     return _unit(left) == _unit(right)
+
+
+def unit_letters(text: str) -> tuple[str, ...]:
+    """The single letters by which parts of a unit are written: ("m", "s") for "meters per second"."""
+    parts = _unit(text)
+    return tuple(letter for letter in UNIT_LETTERS if letter.lower() in parts)
 
 
 def _unit(text: str) -> tuple[str, ...]:

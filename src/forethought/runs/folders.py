@@ -79,10 +79,10 @@ def _stem(name: str) -> str:
     return "stdin" if name == "-" else path.stem if path.is_file() else path.name
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, flag: str = "--out") -> None:
     """Refuses a place where no folder can be made or written; nothing is made."""
     if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder} is a file; give --out a folder")
+        raise RunError(f"{folder} is a file; give {flag} a folder")
     _check_parents(folder)
 
 

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from ...core.problems import Problems, excerpt
 from .batch import BATCH_BYTES, BATCH_ROWS, MAX_COLUMNS, Batch, Wanted, too_many_columns
-from .lines import CHUNK, MAX_LINE, read_lines, too_long, utf8
+from .lines import CHUNK, MAX_LINE, not_utf8, read_lines, too_long, utf8
 
 MAX_DEPTH = 4  # of objects within objects whose keys are columns, such as "reward_model.ground_truth"
 MAX_PROBLEMS = 10_000  # after which nobody counts on
@@ -198,7 +198,7 @@ class _Text:
     """A JSON text that is read as far as it is needed."""
 
     def __init__(self, stream: IO[bytes], problems: Problems) -> None:
-        self._stream, _ = utf8(stream)
+        self._stream, self._num_bytes = utf8(stream)  # bytes of the file so far
         self._problems = problems
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
         self._text = ""
@@ -252,16 +252,15 @@ class _Text:
         kept = len(self._text) - self._at
         raw = self._stream.read(max(CHUNK, min(kept, MAX_LINE + CHUNK - kept)))
         self._is_end = not raw
+        self._num_bytes += len(raw)
         try:
             more = self._utf8.decode(raw, self._is_end)
         except UnicodeDecodeError as error:
             good = error.object[: error.start].decode("utf-8", "replace")
             line = self._num_lines + self._text.count("\n") + good.count("\n") + 1
             self._is_end = True
-            raise _RefusedError(
-                f"line {line}: not UTF-8: byte 0x{error.object[error.start]:02x}. "
-                "Convert it with: iconv -f WINDOWS-1252 -t UTF-8 FILE"
-            ) from error
+            reason = not_utf8(error.object, error.start, self._num_bytes - len(error.object))
+            raise _RefusedError(f"line {line}: {reason}") from error
         self._num_lines += self._text.count("\n", 0, self._at)
         self._text, self._at = self._text[self._at :] + more, 0
         return bool(more) or not self._is_end

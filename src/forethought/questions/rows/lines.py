@@ -67,6 +67,14 @@ def too_long(what: str) -> str:
     return f"{what} holds more than {MAX_LINE >> 20} MiB, the most that is read as one"
 
 
+def not_utf8(raw: bytes, start: int, offset: int) -> str:
+    """What is said of bytes that are no text: the one at `start` is not UTF-8, and the first is at `offset`."""
+    if not offset and raw.startswith(b"\x1f\x8b"):
+        return "is compressed (gzip); unpack it first, with gunzip"
+    where = f"byte 0x{raw[start]:02x} at offset {offset + start:,} of the file"
+    return f"not UTF-8: {where}. Convert it with: iconv -f WINDOWS-1252 -t UTF-8 FILE"
+
+
 def _raw_lines(stream: IO[bytes], problems: Problems) -> Iterator[tuple[int, int, bytes]]:
     """`(number, offset in the file, bytes with the line break)`; ends at a line that is too long (noted)."""
     buffered, offset = utf8(stream)
@@ -85,12 +93,7 @@ def _text_of(raw: bytes, offset: int, place: str, problems: Problems) -> str | N
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        byte, at = raw[error.start], offset + error.start
-        problems.add(
-            place,
-            f"not UTF-8: byte 0x{byte:02x} at offset {at:,} of the file. "
-            "Convert it with: iconv -f WINDOWS-1252 -t UTF-8 FILE",
-        )
+        problems.add(place, not_utf8(raw, error.start, offset))
         return None
     if "\0" in text:
         at = offset + raw.index(b"\0")

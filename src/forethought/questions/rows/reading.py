@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,10 +50,16 @@ def find_file(name: str, *, otherwise: str = "") -> Source:
             raise _no_such_file(name, path)
         if path.is_dir():
             raise InvalidInputError(f"{name}: is a folder; name a file in it ({known})")
+        if not path.is_file():
+            raise InvalidInputError(
+                f"{name}: is a pipe or a device, which cannot be read twice; name a file{otherwise}"
+            )
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         if isinstance(error, InvalidInputError):
             raise
         raise _unreadable(name, error) from error
+    if suffix in PACKED:
+        raise InvalidInputError(f"{name}: is compressed; unpack it first: {PACKED[suffix]} {name}")
     if suffix not in FORMATS:
         ending = f"cannot read files ending in {path.suffix!r}" if suffix else "has no file ending"
         raise InvalidInputError(f"{name}: {ending}; known: {known}{otherwise}")
@@ -64,7 +69,9 @@ def find_file(name: str, *, otherwise: str = "") -> Source:
 def _no_such_file(name: str, path: Path) -> InvalidInputError:
     if not path.parent.is_dir():
         return InvalidInputError(f"{name}: no such file; there is no folder {str(path.parent)!r}")
-    close = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+    if path.is_symlink():
+        return InvalidInputError(f"{name}: is a link to {str(path.readlink())!r}, which cannot be reached")
+    close = get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
     suggestion = f" Did you mean {str(path.with_name(close[0]))!r}?" if close else ""
     return InvalidInputError(f"{name}: no such file.{suggestion}")
 
@@ -111,6 +118,9 @@ FORMATS: dict[str, Reader] = {
     ".parquet": _read_parquet,
     ".txt": read_plain,
 }
+
+
+PACKED = {".gz": "gunzip", ".bz2": "bunzip2", ".xz": "unxz", ".zst": "unzstd", ".zip": "unzip"}
 
 
 def standard_input() -> Source:

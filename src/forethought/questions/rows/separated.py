@@ -85,6 +85,7 @@ def _batches(
     rows: list[list[str]] = []
     numbers: list[int] = []
     size = 0
+    has_rows = False
     while True:
         try:
             cells = next(reader, None)
@@ -114,8 +115,8 @@ def _batches(
             numbers.append(number)
             if len(rows) >= batch_rows or size >= BATCH_BYTES:
                 yield _batch(header, rows, numbers, wanted)
-                rows, numbers, size = [], [], 0
-    if rows:
+                rows, numbers, size, has_rows = [], [], 0, True
+    if header and (rows or not has_rows):  # without rows, for its names
         yield _batch(header, rows, numbers, wanted)
 
 
@@ -133,7 +134,7 @@ def _is_header(header: list[str], number: int, problems: Problems) -> bool:
 def _batch(header: list[str], rows: list[list[str]], numbers: list[int], wanted: Wanted) -> Batch:
     columns = {
         name: [cell if cell and not cell.isspace() else None for cell in cells]
-        for name, cells in zip(header, zip(*rows, strict=True), strict=True)
+        for name, cells in zip(header, zip(*rows, strict=True) if rows else [()] * len(header), strict=True)
         if wanted(name)
     }
     return Batch("line", numbers, tuple(dict.fromkeys(header)), columns)
