@@ -115,6 +115,10 @@ def test_what_takes_openais_form_has_its_own_field_for_the_cap() -> None:
         ("vllm", {"enforce": "firmly"}, "native or max-tokens"),
         ("llama.cpp", {}, "takes no requests in a file; these do: vllm,"),
         ("vlm", {}, "vllm"),
+        ("vllm", {"answer_room": -1}, "answer_room must be at least 0"),
+        ("vllm", {"cap_offset": "two"}, "a whole number, not 'two'"),
+        ("vllm", {"native_fields": [1]}, "a JSON object"),
+        ("vllm", {"logprobs": "no"}, "true or false, not 'no'"),
     ],
 )
 def test_what_is_refused_of_a_server(server: str, options: dict[str, Any], words: str) -> None:

@@ -18,6 +18,7 @@ from forethought.core.records import Record
 from forethought.engines import memory
 from forethought.engines.lengths import Lengths
 from forethought.models import look
+from forethought.models.config import known_layers
 from forethought.runs.store import RunDirectory
 from loopback import serving
 from toy_server import ToyServer
@@ -177,6 +178,13 @@ def test_what_is_here_of_a_model(tiny_model: Path, monkeypatch: pytest.MonkeyPat
     assert (gone.folder, gone.fetch_bytes) == (None, 491_400_064)
     assert look("no such model").num_bytes is None
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_a_link_that_leads_nowhere_is_looked_at_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"num_hidden_layers": 3, "text_config": null}')
+    (tmp_path / "tokenizer.json").symlink_to(tmp_path / "gone")
+    assert look(str(tmp_path)).tokenizer() is None
+    assert known_layers(str(tmp_path)) == 3
 
 
 CONFIG = {"num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2, "hidden_size": 1536}

@@ -24,7 +24,7 @@ from forethought.servers.address import Address, Key
 from forethought.servers.client import Client
 from forethought.servers.retrying import Backoff, RequestError
 from forethought.servers.tokens import Counters
-from forethought.servers.troubles import retry_after
+from forethought.servers.troubles import asked_wait
 from loopback import Asked, Reply, serving
 from test_engines_openai import in_process
 from toy_server import ToyServer
@@ -305,7 +305,7 @@ class TestRetrying:
         ],
     )
     def test_retry_after_is_read(self, value, expected):
-        assert retry_after({"Retry-After": value}, self.NOW) == expected
+        assert asked_wait({"Retry-After": value}, now=self.NOW) == expected
 
     def test_waits_grow_are_jittered_and_end(self):
         backoff = Backoff(max_attempts=5, base_seconds=1.0, max_seconds=3.0)

@@ -10,9 +10,10 @@ import pytest
 
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 
-from engine_contract import QUERIES, run
+from engine_contract import QUERIES, TEMPLATE, run
 from forethought.core.data import Generation, Request
 from forethought.engines.server.engine import OpenAIEngine
+from forethought.errors import InvalidSettingsError
 from loopback import Asked, Reply, serving
 from test_engines_openai import engine_at
 from toy_server import ToyServer
@@ -133,6 +134,43 @@ def test_text_that_is_null_is_none():
             reply.body["choices"][0] |= {"text": None, "token_ids": [2, 3], "finish_reason": "length"}
 
     assert answered(altered("vllm", alter))[1].answer == "01"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"answer_room": -1}, "answer_room must be at least 0"),
+        ({"backoff_seconds": -0.5}, "backoff_seconds must be at least 0"),
+        ({"backoff_seconds": float("nan")}, "backoff_seconds must be at least 0"),
+    ],
+)
+def test_numbers_that_no_server_could_be_asked_by_are_refused(options, words):
+    with pytest.raises(InvalidSettingsError, match=words):
+        OpenAIEngine("toy", template=TEMPLATE, base_url="http://127.0.0.1:9", **options)
+
+
+@pytest.mark.parametrize("enforce", ["auto", "two-call", "max-tokens", "native"])
+def test_options_of_native_caps_are_said_to_do_nothing_elsewhere(enforce):
+    with serving(ToyServer("vllm")) as url:
+        plain = engine_at(url, enforce=enforce)
+        given = engine_at(url, enforce=enforce, answer_room=9, cap_offset=2)
+    assert "does nothing" not in plain.said
+    assert ("answer_room, cap_offset" in given.said) == (enforce != "native")
+    assert given.answer_room == (9 if enforce == "native" else 0)
+
+
+def test_max_tokens_need_no_room_beside_them():
+    _, done = answered(ToyServer("vllm", context_tokens=256), Request(QUERIES[0], 200, 0, 1), enforce="max-tokens")
+    assert done.error is None
+
+
+def test_the_context_is_that_of_the_model_that_is_asked():
+    def alter(asked: Asked, reply: Reply) -> None:
+        if asked.path == "/v1/models":
+            reply.body["data"].append({"id": "small", "owned_by": "vllm", "max_model_len": 64})
+
+    engine, done = answered(altered("vllm", alter))
+    assert (engine.info.context_tokens, done.error) == (256, None)
 
 
 class TestStreams:

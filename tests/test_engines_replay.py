@@ -47,6 +47,13 @@ def test_a_whole_trace_comes_back_as_it_was(recorded, replay):
     assert run(replay, REQUESTS) == recorded
 
 
+def test_a_thought_that_was_not_counted_is_a_reason_and_not_the_end_of_the_stream(recorded, replay):
+    uncounted = [replace(done, reasoning_tokens=None, probes=()) for done in recorded.values()]
+    found = run(ReplayEngine(uncounted, info=replay.info), REQUESTS)
+    assert len(found) == len(REQUESTS)
+    assert all("were not counted" in done.error for done in found.values())
+
+
 def test_records_replay_like_the_generations_they_are_of(recorded, replay):
     records = [replace(Record.of(done), grade=Grade.RIGHT) for done in recorded.values()]
     assert run(ReplayEngine(records, info=replay.info), REQUESTS) == recorded

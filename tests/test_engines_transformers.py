@@ -24,7 +24,7 @@ from forethought.engines.drawing import draw, noise
 from forethought.engines.flight import Flight
 from forethought.engines.forcing import answer_end
 from forethought.engines.transformers import TransformersEngine
-from forethought.errors import EngineError
+from forethought.errors import EngineError, InvalidSettingsError
 
 BUDGET = 40
 GREEDY, WARM = Sampling(temperature=0.0), Sampling(temperature=1.0)
@@ -359,7 +359,7 @@ class TestAttention:
         engine = engine_of(tiny_model)
         for layer in engine._decoder.model.model.layers:
             layer.self_attn.sliding_window = 4
-        with pytest.raises(EngineError, match="sliding window 4"):
+        with pytest.raises(EngineError, match=r"^the transformers engine .*sliding window 4"):
             run(engine, [Request(QUERIES[0], 4)])
 
 
@@ -437,3 +437,22 @@ def test_log_probabilities_are_the_models_own(tiny_model: Path) -> None:
         if thought:
             assert done.logprobs.thought == pytest.approx(float(levels_T[-min(16, len(thought)) :].mean()), abs=2e-4)
         assert all(probe.logprobs is not None and probe.logprobs.answer <= 0 for probe in done.probes)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"num_sequences": -1}, "num_sequences must be at least 1, not -1"),  # it had decoded nothing, for ever
+        ({"num_sequences": 0}, "num_sequences must be at least 1, not 0"),
+        ({"prompt_cache_mib": -1, "num_threads": 0}, "prompt_cache_mib .* num_threads must be at least 1"),
+    ],
+)
+def test_numbers_that_no_batch_has_are_refused_at_once(options, words):
+    with pytest.raises(InvalidSettingsError, match=words):
+        engine_of(Path("no such model"), **options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is such a device")
+def test_a_device_that_this_torch_was_not_made_for_is_an_error_in_words(tiny_model):
+    with pytest.raises(EngineError, match="did not load"):
+        engine_of(tiny_model, device="cuda")

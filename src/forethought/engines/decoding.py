@@ -132,6 +132,8 @@ class Decoder:
                 forethought_pass=Pass(slots, spans, prefix),
                 **options,
             )
+        except EngineError:
+            raise
         except (RuntimeError, MemoryError) as error:
             raise EngineError(
                 f"the model failed on a batch of {len(spans)} rows, {len(ids)} tokens: {error}. "

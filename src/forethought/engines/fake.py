@@ -25,6 +25,7 @@ from ..core.data import (
     Sampling,
     StopReason,
 )
+from ..core.flags import at_least, check_all
 from ..core.menu import Menu
 from ..core.options import Option
 from ..core.prompts import PromptTemplate
@@ -90,7 +91,15 @@ class FakeEngine:
         context_tokens: int | None = None,
         tokens_per_second: float | None = None,
     ) -> None:
-        _check(num_layers, hidden_size, failure_rate, tokens_per_second)
+        is_speed = tokens_per_second is None or tokens_per_second > 0
+        check_all(
+            (
+                at_least("num_layers", num_layers, 1),
+                at_least("hidden_size", hidden_size, 1),
+                None if 0 <= failure_rate <= 1 else f"failure_rate must lie between 0 and 1, not {failure_rate:g}",
+                None if is_speed else f"tokens_per_second must be more than 0, not {tokens_per_second:g}",
+            )
+        )
         menu = menu if isinstance(menu, Menu) else Menu.parse(str(menu))
         self.template = template
         self.sampling = sampling
@@ -332,15 +341,3 @@ def _wrong_answer(right: str, draw: int) -> str:
             others = [chr(ord(first) + i) for i in range(4) if chr(ord(first) + i) != right]
             return others[draw % len(others)]
         return f"{draw % 9 + 2} times ({right}) + 1"
-
-
-def _check(num_layers: int, hidden_size: int, failure_rate: float, tokens_per_second: float | None) -> None:
-    wrong = []
-    if num_layers < 1 or hidden_size < 1:
-        wrong.append(f"num_layers and hidden_size must be at least 1, not {num_layers} and {hidden_size}")
-    if not 0 <= failure_rate <= 1:
-        wrong.append(f"failure_rate must lie between 0 and 1, not {failure_rate:g}")
-    if tokens_per_second is not None and tokens_per_second <= 0:
-        wrong.append(f"tokens_per_second must be more than 0, not {tokens_per_second:g}")
-    if wrong:
-        raise InvalidSettingsError("; ".join(wrong))

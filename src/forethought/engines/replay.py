@@ -40,13 +40,11 @@ class ReplayEngine:
         info: EngineInfo,
         hidden: tuple[Sequence[int], Mapping[str, FloatArray]] | None = None,
     ) -> None:
-        self._recorded: dict[tuple[str, int, str], list[Generation]] = {}
+        self._recorded: dict[tuple[str, str], dict[int, list[Generation]]] = {}  # query id, option -> sample -> traces
         for each in generations:
-            generation = each.generation if isinstance(each, Record) else each
-            self._recorded.setdefault((generation.query_id, generation.sample, generation.option), []).append(
-                generation
-            )
-        self._labels = {option for _, _, option in self._recorded}
+            trace = each.generation if isinstance(each, Record) else each
+            self._recorded.setdefault((trace.query_id, trace.option), {}).setdefault(trace.sample, []).append(trace)
+        self._labels = {option for _, option in self._recorded}
         self._layers, self._hidden = hidden or ((), {})
         self.info = replace(info, engine="replay", simulated=True, versions={**info.versions, "recorded": info.engine})
 
@@ -73,12 +71,10 @@ class ReplayEngine:
                 self.check_option(request.option)
         except InvalidSettingsError as error:
             return failed(request, str(error), is_final=True)
-        recorded = self._recorded.get((request.query.id, request.sample, label), [])
-        if not recorded:
-            samples = sorted(
-                sample for query_id, sample, option in self._recorded if (query_id, option) == (request.query.id, label)
-            )
-            known = f"its recorded samples: {', '.join(map(str, samples))}" if samples else "the query is not recorded"
+        samples = self._recorded.get((request.query.id, label), {})
+        if (recorded := samples.get(request.sample)) is None:
+            names = ", ".join(map(str, sorted(samples)))
+            known = f"its recorded samples: {names}" if samples else "the query is not recorded"
             return failed(request, f"no recorded trace of query {request.query.id!r}, sample {request.sample}; {known}")
         for trace in recorded:
             if not trace.is_failed and label and request.option is not None and request.option.cap is None:
@@ -187,7 +183,8 @@ def _cut(trace: Generation, request: Request) -> Generation | None:
 
 def _not_recorded(request: Request, recorded: Sequence[Generation]) -> str:
     asked = sorted({*request.probe_budgets, request.budget})
-    known = sorted(set(_budgets(recorded)))
+    if not (known := sorted(set(_budgets(recorded)))):
+        return f"query {request.query.id!r}, sample {request.sample}: its recorded thought's tokens were not counted"
     longer = any(trace.stop_reason is StopReason.NATURAL for trace in recorded)
     missing = [budget for budget in asked if budget not in known and not (longer and budget > known[-1])]
     return (

@@ -16,6 +16,7 @@ import transformers
 from safetensors import SafetensorError
 
 from ..core.data import EngineInfo, FloatArray, Generation, Query, Request, Sampling
+from ..core.flags import at_least, check_all
 from ..core.prompts import PromptTemplate
 from ..errors import EngineError
 from ..models import locate
@@ -74,6 +75,13 @@ class TransformersEngine:
         logprobs: bool = False,
         needed_tokens: int | None = None,
     ) -> None:
+        check_all(
+            (
+                at_least("num_sequences", num_sequences, 1),
+                at_least("prompt_cache_mib", prompt_cache_mib, 0),
+                at_least("num_threads", num_threads, 1),
+            )
+        )
         local = locate(model)
         if num_threads is not None:
             torch.set_num_threads(num_threads)
@@ -106,7 +114,8 @@ class TransformersEngine:
                     use_safetensors=True,
                 )
             loaded.to(device).eval()
-        except (OSError, RuntimeError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        # AssertionError: of a torch that was not made for the device
+        except (OSError, RuntimeError, ValueError, KeyError, ImportError, AssertionError, SafetensorError) as error:
             raise EngineError(f"transformers did not load {local.path}: {error}") from error
         config = loaded.config.get_text_config()
         self.sampling = sampling

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..servers.replies import texts_in
-from ..servers.tokens import TOLERANCE, Shown, Usage, count_shown, whole
+from ..servers.tokens import TOLERANCE, Shown, Usage, count_tokens, whole
 from .asgi import parsed
 from .used import DONE, REFUSED_UPSTREAM, Used
 
@@ -75,7 +75,7 @@ class Tally:
             return Used(0, 0, 0, status, REFUSED_UPSTREAM)
         told = Usage.read(self._usage)
         pieces = (self._thought.num_pieces, self._answer.num_pieces) if self.is_stream else None
-        count = count_shown(told, self._thought, self._answer, pieces=pieces)
+        count = count_tokens(told, thought=self._thought, answer=self._answer, pieces=pieces)
         least = self._thought.least_tokens + self._answer.least_tokens
         total = count.total
         if told.generated is not None and least <= told.generated + max(TOLERANCE, 0.05 * least):

@@ -16,7 +16,7 @@ def config_of(folder: str | Path) -> dict[str, Any]:
     """What config.json says, a text model's own part before the rest; empty where it cannot be read."""
     try:
         found = json.loads((Path(folder) / "config.json").read_text("utf-8"))
-        return {**found, **found.get("text_config", {})}
+        return {**found, **(found.get("text_config") or {})}
     except (OSError, ValueError, AttributeError, TypeError):
         return {}
 

@@ -32,7 +32,8 @@ class Here:
         """Its Hugging Face tokenizer; None where it or what reads it is not here."""
         if self.folder is None:
             return None
-        return _tokenizer(self.folder, tuple(file.stat().st_mtime_ns for file in sorted(self.folder.glob("*.j*"))))
+        files = [file for file in sorted(self.folder.glob("*.j*")) if file.is_file()]  # no link that leads nowhere
+        return _tokenizer(self.folder, tuple(file.stat().st_mtime_ns for file in files))
 
     def to_text(self) -> str:
         """What has to be fetched and loaded, in words."""

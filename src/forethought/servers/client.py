@@ -169,7 +169,7 @@ class Client:
                     asked = f"; the server asks to wait {trouble.wait:.0f} s" if trouble.wait else ""
                     times = "once" if attempt == 1 else f"{attempt} times"
                     reason = f"{trouble.reason} (tried {times}{asked})"
-                    raise RequestError.after(reason, status=trouble.status) from None
+                    raise RequestError(reason, status=trouble.status) from None
                 self.counters.retries[trouble.cause] += 1
             await asyncio.sleep(wait)
 
@@ -234,7 +234,7 @@ class Client:
         wait = asked_wait(response.headers, error)
         passes = troubles.may_pass(error, wait=wait)
         if passes is False:
-            raise RequestError.after(reason, tokens, refusal=str(error))
+            raise RequestError(reason, tokens, refusal=str(error))
         most = None if passes else troubles.UNKNOWN_ATTEMPTS
         raise AttemptError(troubles.cause(error, 200), reason, wait, most=most, tokens=tokens)
 
@@ -278,7 +278,7 @@ class Client:
                 wait = min(soft, self.backoff.patience_seconds)
             raise AttemptError(str(response.status), reason, wait)
         refusal = str(found) if response.status in (400, 403, 422) else ""
-        raise RequestError.after(reason, refusal=refusal, status=response.status)
+        raise RequestError(reason, refusal=refusal, status=response.status)
 
     def _event(self, content: bytes, response: aiohttp.ClientResponse) -> dict[str, Any]:
         """The object in the data of an event."""

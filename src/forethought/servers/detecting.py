@@ -126,7 +126,7 @@ async def _detected(client: Client, kind: str, model: str) -> Server:
         how=how,
         version=_version(version, props),
         models=tuple(str(entry["id"]) for entry in entries if entry.get("id")),
-        context_tokens=_context(entries, props),
+        context_tokens=_context([entry for entry in entries if entry.get("id") == model] or entries, props),
         tokenizes=bool(row.ids) and await _tokenizes(client, row, entries),
     )
 

@@ -95,7 +95,7 @@ def is_cut(reason: Any, *, tokens: int = 0) -> bool:
     if CUT.fullmatch(name):
         return True
     by = " (a filter of its own)" if FILTERED.fullmatch(name) else ""
-    raise RequestError.after(f"the server ended the request with {str(reason)[:60]!r}{by}", tokens)
+    raise RequestError(f"the server ended the request with {str(reason)[:60]!r}{by}", tokens)
 
 
 CLOSING = "</think>"
@@ -194,7 +194,7 @@ def first_choice(answer: dict[str, Any]) -> dict[str, Any]:
     """The only choice of an answer; raises RequestError when it has none."""
     choices = answer.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise RequestError.after(f"the answer has no choices: {str(answer)[:120]}", generated_in(answer))
+        raise RequestError(f"the answer has no choices: {str(answer)[:120]}", generated_in(answer))
     found: dict[str, Any] = choices[0]
     return found
 

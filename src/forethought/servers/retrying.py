@@ -22,16 +22,9 @@ class RequestError(EngineError):
         status: of the last answer, where that was no 200; None where none came, or for another reason.
     """
 
-    tokens: int = 0
-    refusal: str = ""
-    status: int | None = None
-
-    @classmethod
-    def after(cls, reason: str, tokens: int = 0, *, refusal: str = "", status: int | None = None) -> RequestError:
-        """The error, with the tokens generated anyway, the rejected field, or the status."""
-        error = cls(reason)
-        error.tokens, error.refusal, error.status = tokens, refusal, status
-        return error
+    def __init__(self, reason: str, tokens: int = 0, *, refusal: str = "", status: int | None = None) -> None:
+        super().__init__(reason)
+        self.tokens, self.refusal, self.status = tokens, refusal, status
 
 
 class AttemptError(Exception):

@@ -87,46 +87,6 @@ class Count:
         return True if self.most is not None and self.most <= cap else None
 
 
-def count_tokens(
-    usage: Any,
-    *,
-    thought: str,
-    answer: str = "",
-    thought_tokens: int | None = None,
-    answer_tokens: int | None = None,
-    seen: int | None = None,
-    pieces: tuple[int, int] | None = None,
-    closing_tokens: int = 0,
-    disagree: Callable[[int, int, str], None] | None = None,
-) -> Count:
-    """Counts one answer.
-
-    Args:
-        usage: the object of that name that came with it, as it is; None for none.
-        thought: text of the thought, all of its pieces.
-        answer: the text after it.
-        thought_tokens: tokens of `thought` by a tokenizer; None where none is at hand.
-        answer_tokens: tokens of `answer` by a tokenizer; None where none is at hand.
-        seen: tokens generated when the thought ended, by a stream that says so as it goes (vLLM's
-            `continuous_usage_stats`); None without one.
-        pieces: how many pieces of a stream thought and answer came in. Pieces are no tokens, but where usage tells as
-            many tokens as there were pieces, each was one.
-        closing_tokens: tokens of the tag that closes a thought, where the reported ones hold it.
-        disagree: told where the server's word and ours differ: reported, counted, by what.
-    """
-    return count_shown(
-        Usage.read(usage),
-        Shown.of(thought),
-        Shown.of(answer),
-        thought_tokens=thought_tokens,
-        answer_tokens=answer_tokens,
-        seen=seen,
-        pieces=pieces,
-        closing_tokens=closing_tokens,
-        disagree=disagree,
-    )
-
-
 @dataclass(slots=True)
 class Shown:
     """How long a text is that comes in pieces and is not kept.
@@ -179,11 +139,11 @@ class Shown:
         return self._num_closed + -(-self._open // WORD_CHARACTERS)
 
 
-def count_shown(
-    told: Usage,
-    thought: Shown,
-    answer: Shown,
+def count_tokens(
+    usage: Any,
     *,
+    thought: str | Shown,
+    answer: str | Shown = "",
     thought_tokens: int | None = None,
     answer_tokens: int | None = None,
     seen: int | None = None,
@@ -191,7 +151,24 @@ def count_shown(
     closing_tokens: int = 0,
     disagree: Callable[[int, int, str], None] | None = None,
 ) -> Count:
-    """The same by what the server told and by the lengths of the texts; other arguments as of `count_tokens`."""
+    """Counts one answer.
+
+    Args:
+        usage: the object of that name that came with it, as it is or as it was read; None for none.
+        thought: text of the thought, all of its pieces, or how long that is.
+        answer: the text after it, or how long that is.
+        thought_tokens: tokens of `thought` by a tokenizer; None where none is at hand.
+        answer_tokens: tokens of `answer` by a tokenizer; None where none is at hand.
+        seen: tokens generated when the thought ended, by a stream that says so as it goes (vLLM's
+            `continuous_usage_stats`); None without one.
+        pieces: how many pieces of a stream thought and answer came in. Pieces are no tokens, but where usage tells as
+            many tokens as there were pieces, each was one.
+        closing_tokens: tokens of the tag that closes a thought, where the reported ones hold it.
+        disagree: told where the server's word and ours differ: reported, counted, by what.
+    """
+    told = usage if isinstance(usage, Usage) else Usage.read(usage)
+    thought = Shown.of(thought) if isinstance(thought, str) else thought
+    answer = Shown.of(answer) if isinstance(answer, str) else answer
     shown, least_answer = thought.least_tokens, answer.least_tokens
     total = told.generated
     has_text = bool(thought.num_bytes or answer.num_bytes)

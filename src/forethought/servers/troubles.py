@@ -152,11 +152,13 @@ def asked_wait(headers: Mapping[str, str], body: Any = None, now: datetime | Non
         now: the time that dates are held against; None for the clock's.
     """
     now = now or datetime.now(UTC)
-    found = [retry_after(headers, now)]
     milliseconds = _seconds(headers.get("retry-after-ms", ""), now)
-    found.append(None if milliseconds is None else milliseconds / 1000)
-    told = [wait for wait in (*found, *_in_body(body, now, 0)) if wait is not None]
-    return max(told) if told else None
+    found = (
+        _seconds(headers.get("Retry-After", ""), now),  # a number or a date (RFC 9110, 10.2.3)
+        None if milliseconds is None else milliseconds / 1000,
+        *_in_body(body, now, 0),
+    )
+    return max((wait for wait in found if wait is not None), default=None)
 
 
 def reset_wait(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
@@ -178,11 +180,6 @@ def reset_wait(headers: Mapping[str, str], now: datetime | None = None) -> float
             if (wait := _seconds(headers.get(reset, ""), now)) is not None:
                 (used_up if headers.get(remaining, "").strip() == "0" else others).append(wait)
     return max(used_up) if used_up else min(others, default=None)
-
-
-def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Seconds that `Retry-After` asks for, which is a number or a date (RFC 9110, 10.2.3); None where it is neither."""
-    return _seconds(headers.get("Retry-After", ""), now or datetime.now(UTC))
 
 
 def _seconds(text: str, now: datetime) -> float | None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...core.data import EngineInfo, Generation, Request, Sampling
+from ...core.flags import at_least, check_all
 from ...core.menu import Menu
 from ...core.prompts import PromptTemplate
-from ...core.registry import unknown_name_message
+from ...core.registry import check_options, unknown_name_message
 from ...errors import InvalidSettingsError
 from ...servers.batches import batch_line
 from ...servers.detecting import Server
@@ -173,9 +174,11 @@ def batch_server(
     Where votes are weighed it is asked for log-probabilities, but for options that say otherwise.
 
     Raises:
-        InvalidSettingsError: it takes no files of requests, cannot keep the menu's caps in one call, or shows no
-            log-probabilities.
+        InvalidSettingsError: an option is of a wrong type; or it takes no files of requests, cannot keep the menu's
+            caps in one call, or shows no log-probabilities.
     """
+    check_options("engines", "openai", options)
+    check_all((at_least("answer_room", options.get("answer_room"), 0),))
     if server not in KINDS:
         raise InvalidSettingsError(f"--server: {unknown_name_message('kind of server', server, list(KINDS))}")
     kind, taking = KINDS[server], ", ".join(name for name, each in KINDS.items() if each.batch)

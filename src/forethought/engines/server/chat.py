@@ -10,8 +10,8 @@ from ...models import locate
 from ...models.thinking import STEPS, SWITCHES, own_template
 from ...servers.client import Client
 from ...servers.detecting import Server
-from ...servers.replies import token_ids
 from ...servers.retrying import RequestError
+from .vocabulary import ServerTokenizer
 
 TURNS = [{"role": "user", "content": "1 + 1?"}]
 
@@ -57,23 +57,12 @@ async def ask_template(client: Client, server: Server, model: str) -> tuple[Prom
     if not server.tokenizes:
         return STEPS, "asks to think step by step: the server does not show how its model thinks"
     rendered: dict[str, str] = {}
+    tokens = ServerTokenizer(server.kind, model)
     try:
         for options in ({}, *({switch: value} for switch in SWITCHES for value in (True, False))):
-            rendered[repr(options)] = await _render(client, server, model, options)
+            rendered[repr(options)] = await tokens.rendered(client, TURNS, options)
         props = await client.ask("GET", client.address.root("props")) if server.kind.ids == "llama.cpp" else None
     except RequestError:
         return STEPS, "asks to think step by step: the server does not show the prompts that it makes"
     template, how = own_template(ServerChat(rendered, str((props or {}).get("chat_template", ""))))
     return template, how.replace("its own chat template", "the server's chat template")
-
-
-async def _render(client: Client, server: Server, model: str, options: dict[str, Any]) -> str:
-    extra = {"chat_template_kwargs": options} if options else {}
-    root = client.address.root
-    if server.kind.ids == "llama.cpp":
-        return str((await client.post(root("apply-template"), {"messages": TURNS, **extra})).get("prompt", ""))
-    asked = {"model": model, "messages": TURNS, "add_generation_prompt": True, **extra}
-    ids = token_ids((await client.post(root("tokenize"), asked)).get("tokens"))
-    names = server.kind.names
-    text = await client.post(root("detokenize"), {"model": model, "tokens": list(ids or ()), **names.verbatim})
-    return str(text.get(names.text, ""))

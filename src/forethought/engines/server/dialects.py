@@ -177,7 +177,7 @@ class TokenDialect:
         new = token_ids(choice.get("token_ids"))
         if new is None:
             reason = "the server gives no token ids back (return_token_ids); use --engine-option ids=false"
-            raise RequestError.after(reason, generated_in(answer))
+            raise RequestError(reason, generated_in(answer))
         ended = is_cut(choice.get("finish_reason"), tokens=len(new))
         is_stopped = choice.get(self._server.kind.names.stopped_by) == drawing.stop
         self._counters.prompted(len(ids), usage.cached)
@@ -198,7 +198,7 @@ class TokenDialect:
         answer = await client.post(client.address.root("completion"), body)
         new, reason = token_ids(answer.get("tokens")), answer.get("stop_type")
         if new is None or reason not in ("eos", "word", "limit"):
-            raise RequestError.after(f"the server gives no tokens back (stop_type {reason!r})", len(new or ()))
+            raise RequestError(f"the server gives no tokens back (stop_type {reason!r})", len(new or ()))
         is_stopped = reason == "word"
         timings = answer.get("timings")
         self._counters.prompted(len(ids), whole(timings.get("cache_n")) if isinstance(timings, dict) else None)

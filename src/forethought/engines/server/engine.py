@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any
 
 from ...core.data import EngineInfo, Generation, Request, Sampling
+from ...core.flags import at_least, check_all, positive
 from ...core.options import Option
 from ...core.prompts import PromptTemplate
 from ...core.registry import unknown_name_message
@@ -87,7 +88,17 @@ class OpenAIEngine:
         max_attempts: int = 6,
         backoff_seconds: float = 0.5,
     ) -> None:
-        _check(enforce=enforce, concurrency=concurrency, timeout_seconds=timeout_seconds, max_attempts=max_attempts)
+        is_enforcement = enforce in ENFORCE
+        check_all(
+            (
+                None if is_enforcement else f"--enforce: {unknown_name_message('enforcement', enforce, ENFORCE)}",
+                at_least("--concurrency", concurrency, 1),
+                at_least("max_attempts", max_attempts, 1),
+                at_least("backoff_seconds", backoff_seconds, 0),
+                at_least("answer_room", answer_room, 0),
+                *positive("timeout_seconds", [timeout_seconds], "seconds"),
+            )
+        )
         self.sampling, self.concurrency, self.priority = sampling, concurrency, priority
         self.template_reason = "asked for"
         self.address = _address(base_url)
@@ -117,9 +128,12 @@ class OpenAIEngine:
         self.server, wanted, chosen = finish(self._start(server, wanted, is_open=template is None))
         is_open, self.template = template is None, wanted.template
         self.enforce, self.reason = chosen.enforce, chosen.reason
-        self.answer_room = 0 if chosen.enforce == "two-call" else wanted.room
+        self.answer_room = wanted.room if chosen.enforce == "native" else 0
         self._chosen: Chosen | None = chosen
         kept = f"budgets enforced by {self.enforce}: {self.reason}"
+        given = {"answer_room": answer_room is not None, "cap_offset": cap_offset, "native_fields": native_fields}
+        if self.enforce != "native" and (idle := [name for name, is_given in given.items() if is_given]):
+            kept += f"; {', '.join(idle)} is for native caps alone, and does nothing here"
         self.said = f"{self.server.name} at {self.address} ({self.server.how}); {kept}"
         if not is_open:  # else whoever left the template open says it, once it is used
             logger.info("%s", self.said)
@@ -258,15 +272,3 @@ def _object(name: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise InvalidSettingsError(f"{name} must be a JSON object of fields, not {value!r}")
     return value
-
-
-def _check(*, enforce: str, concurrency: int, timeout_seconds: float, max_attempts: int) -> None:
-    problems = []
-    if enforce not in ENFORCE:
-        problems.append(f"--enforce: {unknown_name_message('enforcement', enforce, ENFORCE)}")
-    least = {"--concurrency": concurrency, "max_attempts": max_attempts}
-    problems += [f"{name} must be at least 1, not {value}" for name, value in least.items() if value < 1]
-    if not 0 < timeout_seconds < float("inf"):
-        problems.append(f"timeout_seconds must be positive, not {timeout_seconds:g}")
-    if problems:
-        raise InvalidSettingsError("; ".join(problems))

@@ -103,18 +103,19 @@ class OneCall:
     def _fields(self, budget: int) -> tuple[dict[str, Any], str | None]:
         """What bounds this request in the body, and why it cannot run."""
         kind = self.server.kind
-        whole = {kind.length: budget + self.wanted.room}
+        room = self.wanted.room if self.enforce == "native" else 0  # `max_tokens` alone bounds the answer as well
         if budget < 0:
             return {}, f"a budget cannot be negative; got {budget}"
-        if self.wanted.context_tokens is not None and budget + self.wanted.room > self.wanted.context_tokens:
+        if self.wanted.context_tokens is not None and budget + room > self.wanted.context_tokens:
             return {}, (
-                f"a budget of {budget} and {self.wanted.room} tokens for its answer do not fit the context of "
+                f"a budget of {budget} and {room} tokens for its answer do not fit the context of "
                 f"{self.wanted.context_tokens}"
             )
         if self.enforce == "native":
             if budget < kind.least:
                 return {}, f"{kind.name} takes no thinking cap below {kind.least} tokens; got {budget}"
-            return {**kind.native(max(0, budget - self.wanted.cap_offset)), **self.wanted.native_fields, **whole}, None
+            cap = kind.native(max(0, budget - self.wanted.cap_offset))
+            return {**cap, **self.wanted.native_fields, kind.length: budget + room}, None
         if budget == 0:
             return {}, "no thinking at all (a budget of 0) needs --enforce two-call: max_tokens cannot be 0"
         return {kind.length: budget}, None

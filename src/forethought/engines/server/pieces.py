@@ -116,7 +116,7 @@ class ChatDialect:
         choice = first_choice(answer)
         thought, content = texts_in(choice.get("message"))
         if thought:
-            raise RequestError.after(
+            raise RequestError(
                 "the server removes the thought from the chat (a reasoning parser), which then cannot "
                 "be continued: use token ids (not ids=false), text (--engine-option tokenizer=NAME), or --enforce "
                 "native",

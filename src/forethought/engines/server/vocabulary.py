@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...core.data import Query
@@ -115,21 +115,32 @@ class ServerTokenizer:
         Raises:
             InvalidInputError: the chat template does not take these turns.
         """
-        messages = template.turns(query)
-        told = {"chat_template_kwargs": dict(template.chat_options)} if template.chat_options else {}
+        turns, options = template.turns(query), dict(template.chat_options)
         try:
-            if self._is_llama:
-                found = await client.post(client.address.root("apply-template"), {"messages": messages, **told})
-                return await self.tokenize(client, _text(found, "prompt") + template.assistant_prefix)
-            body = {"model": self._model, "messages": messages, "add_generation_prompt": True, **told}
-            ids = _ids((await client.post(client.address.root("tokenize"), body)).get("tokens"))
+            if not self._is_llama and not template.assistant_prefix:
+                return await self._turn_ids(client, turns, options)
+            text = await self.rendered(client, turns, options)
         except RequestError as error:
             if error.status in (400, 422):
                 raise InvalidInputError(f"the model's chat template refuses these turns: {error}") from None
             raise
-        if not template.assistant_prefix:
-            return ids
-        return await self.tokenize(client, await self._detokenize(client, ids) + template.assistant_prefix)
+        return await self.tokenize(client, text + template.assistant_prefix)
+
+    async def rendered(self, client: Client, turns: Sequence[Any], options: Mapping[str, Any]) -> str:
+        """The prompt that the model's own chat template makes of some turns."""
+        if self._is_llama:
+            body = {"messages": turns, **_told(options)}
+            return _text(await client.post(client.address.root("apply-template"), body), "prompt")
+        return await self._detokenize(client, await self._turn_ids(client, turns, options))
+
+    async def _turn_ids(self, client: Client, turns: Sequence[Any], options: Mapping[str, Any]) -> list[int]:
+        body = {"model": self._model, "messages": turns, "add_generation_prompt": True, **_told(options)}
+        return _ids((await client.post(client.address.root("tokenize"), body)).get("tokens"))
+
+
+def _told(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells a server's chat template its options."""
+    return {"chat_template_kwargs": dict(options)} if options else {}
 
 
 def _ids(tokens: Any) -> list[int]:
