@@ -53,8 +53,8 @@ def reply(thought: str, text: str, reasoning: int | None = None) -> dict[str, An
         (reply("", "a thought in the text", 0), None),
         ({"choices": []}, None),
         (["what"], None),
-        (RequestError("HTTP 400: thinking_token_budget is not allowed"), False),
-        (RequestError("HTTP 503: later"), None),
+        (RequestError("HTTP 400: thinking_token_budget is not allowed", status=400), False),
+        (RequestError("HTTP 503: later", status=503), None),
     ],
 )
 def test_a_cap_counts_as_kept_only_where_a_thought_was_seen_to_end(answer, is_kept, monkeypatch):

@@ -27,6 +27,7 @@ from forethought.core.terms import TOKEN_COSTS, percent
 from forethought.errors import InvalidInputError
 from forethought.evaluation import Estimate, Evaluation, LiveComparison, compare_live, evaluate
 from forethought.report.findings import groups_title, shares_title
+from forethought.report.html import render
 from forethought.report.questions import evaluated_questions
 from forethought.report.run import RunResult, run_page
 from forethought.report.wording import amount, gain_words, interval, level_words, points
@@ -278,6 +279,14 @@ def test_a_share_is_not_rounded_to_none_or_all(share: float, digits: int, words:
 def test_numbers_have_no_sign_before_0_and_levels_all_their_digits() -> None:
     assert interval(Estimate(-0.04, -0.3, 0.04), "+.1f") == "0.0 [−0.3, 0.0]"
     assert level_words(2_097_152.0, Cost.SPENT) == "2097152"
+
+
+def test_both_pages_say_the_same_of_how_it_was_made(result: Evaluation) -> None:
+    page = report.page(result, facts={"asked": {"shots": 3, "tokens": None}, "layers": (8, 12), "none": ""})
+    assert "| asked | `shots 3` |" in page.markdown({})
+    assert "| layers | `8, 12` |" in page.markdown({})
+    assert "| none |" not in page.markdown({})
+    assert "<dt>asked</dt><dd>shots 3</dd>" in render(page, {})
 
 
 def test_titles_name_what_was_proven_and_who_got_what(result: Evaluation) -> None:

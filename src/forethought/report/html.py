@@ -18,7 +18,7 @@ from markupsafe import Markup
 from ..core.versions import versions
 from ..core.visible import visible
 from .colours import COLOUR, COLOURS
-from .pages import Bullets, Page, Picture, Questions, Table
+from .pages import Bullets, Page, Picture, Questions, Table, fact_words
 from .style import base_style, variable
 from .wording import SIMULATED, policy_name
 
@@ -50,7 +50,9 @@ def render(page: Page, pictures: Mapping[str, str] | None) -> str:
         has_none=pictures is None,
         simulated=SIMULATED,
         command=command,
-        facts={key.replace("_", " "): _fact(value) for key, value in facts.items() if value not in (None, "", {}, ())},
+        facts={
+            key.replace("_", " "): fact_words(value) for key, value in facts.items() if value not in (None, "", {}, ())
+        },
         style=Markup(f"{base_style(found)}{_read('page.css')}"),
         script=Markup(_read("page.js")),
         policies={policy: variable(colour) for policy, colour in COLOURS.items()},
@@ -93,15 +95,6 @@ def _harmless(value: Any) -> Any:
 
 def _is_text(text: str) -> bool:
     return len(text) > WIDE_CELL
-
-
-def _fact(value: Any) -> str:
-    """What is known of how a result was made, in words."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_fact(each)}" for key, each in value.items() if each is not None)
-    if isinstance(value, list | tuple | set | frozenset):
-        return ", ".join(map(_fact, value))
-    return str(value)
 
 
 def _inlined(text: str) -> str:

@@ -288,7 +288,15 @@ def _facts(facts: Mapping[str, Any]) -> Iterator[str]:
         yield from ("```", command, "```", "")
     yield from ("|  |  |", "| --- | --- |")
     for key, value in facts.items():
-        if key != "command" and value is not None:
-            words = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else value
-            yield f"| {markdown(key.replace('_', ' '))} | {code(words)} |"
+        if key != "command" and value not in (None, "", {}, ()):
+            yield f"| {markdown(key.replace('_', ' '))} | {code(fact_words(value))} |"
     yield ""
+
+
+def fact_words(value: Any) -> str:
+    """What is known of how a result was made, in words."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {fact_words(each)}" for key, each in value.items() if each is not None)
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(map(fact_words, value))
+    return str(value)
