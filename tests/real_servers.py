@@ -63,8 +63,11 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "SGLANG_USE_CPU_ENGINE": "1",
 }
+# Processors without instructions for bfloat16 are far slower in it than in float32.
+_CPU = Path("/proc/cpuinfo")
+DTYPE = "float32" if _CPU.exists() and "bf16" not in _CPU.read_text("utf-8") else "bfloat16"
 VLLM_FLAGS = (
-    "--dtype=bfloat16",
+    f"--dtype={DTYPE}",
     "--max-model-len=1024",
     "--max-num-batched-tokens=1024",
     "--max-num-seqs=8",

@@ -28,7 +28,7 @@ from forethought.core.data import Query
 from forethought.core.prompts import load_template
 from forethought.predictors.training import train
 from forethought.questions.queries import load_queries
-from real_servers import ENVIRONMENT, MODEL, SERVED, free_port, stop, vllm_python
+from real_servers import DTYPE, ENVIRONMENT, MODEL, SERVED, free_port, stop, vllm_python
 
 START_SECONDS = 400
 SUFFIX = load_template("worked-5").answer_suffix
@@ -36,7 +36,7 @@ REASONING = {"reasoning_start_str": "<|im_start|>assistant\n", "reasoning_end_st
 REASONING_FLAG = f"--reasoning-config={json.dumps(REASONING)}"
 EXTENSION_FLAG = "--worker-extension-cls=forethought.gateway.HiddenStates"
 FLAGS = (
-    "--dtype=bfloat16",
+    f"--dtype={DTYPE}",
     "--max-model-len=2048",
     "--max-num-batched-tokens=2048",
     "--max-num-seqs=8",
