@@ -16,7 +16,7 @@ from forethought.control.plan import Plan
 from forethought.core.data import Cost
 from forethought.core.menu import Menu
 from forethought.core.options import Option
-from forethought.errors import InvalidMenuError
+from forethought.errors import InvalidMenuError, InvalidSettingsError
 from forethought.gateway.decision import Decider
 from forethought.report.wording import percent
 from forethought.runs.store import RunDirectory
@@ -165,6 +165,17 @@ def test_flags_that_would_do_nothing_are_refused(votes: Call) -> None:
     ):
         said = votes(*command)
         assert (said.code, reason in said.err) == (1, True), said.err
+
+
+def test_flags_of_votes_are_refused_where_there_are_none(votes: Call) -> None:
+    assert votes("train", "p", "--predictor", "text", "--out", "single").code == 0
+    for flags in (("--min-agreement", 0.5), ("--vote-weights", "equal")):
+        for command in (("plan", "single", "q.jsonl"), ("run", "single", "q.jsonl", "--out", "r")):
+            found = votes(*command, "--mean-tokens", 40, *flags)
+            assert found.code == 1
+            assert "leave --min-agreement and --vote-weights out" in found.err
+    with pytest.raises(InvalidSettingsError, match="leave min_agreement and vote_weights out"):
+        ft.plan(ft.Predictor.load("single"), ["How many?"], mean_tokens=40, min_agreement=0.5)
 
 
 def test_a_profile_of_votes_is_refused_before_anything_is_paid(votes: Call) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..control import sources
 from ..control.judging import Judge
 from ..control.plan import MAKE, Plan
-from ..control.planning import check_waves, engine_for, model_of, voting_for, weights_for
+from ..control.planning import check_votes, check_waves, engine_for, model_of, voting_for, weights_for
 from ..control.profiling import check_asked_layers
 from ..control.running import plan_provenance
 from ..control.sources import refuse_without_texts
@@ -44,7 +44,7 @@ def typed_flags() -> Iterator[None]:
     try:
         yield
     except (InvalidTotalError, InvalidMenuError, InvalidSettingsError) as error:
-        flags = re.sub(r"(?<![-\w'])(mean|min|max|total)_(tokens|usd)\b", r"--\1-\2", str(error))
+        flags = re.sub(r"(?<![-\w'])(mean|min|max|total|vote)_(tokens|usd|agreement|weights)\b", r"--\1-\2", str(error))
         error.args = (flags,)
         raise
 
@@ -129,6 +129,7 @@ def plan_inputs(settings: PlanSettings) -> tuple[Predictor, list[Query]]:
         what = f"the folder of its predictor: {beside}" if beside.is_dir() else "a trained run, a predictor or its name"
         raise InvalidSettingsError(f"{settings.run} is a file; RUN comes first, then QUESTIONS, and it is {what}")
     predictor = sources.open_predictor(settings.run)
+    check_votes(predictor.card, settings.min_agreement, settings.vote_weights)
     terms = terms_of(settings)
     terms.open()
     queries = sources.plan_queries(settings.questions, settings.limit, settings.columns)

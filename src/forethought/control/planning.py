@@ -321,14 +321,20 @@ def weights_for(card: PredictorCard, vote_weights: str) -> str:
     return {"": card.vote_weights, EQUAL: ""}.get(vote_weights, vote_weights)
 
 
+def check_votes(card: PredictorCard, min_agreement: float, vote_weights: str) -> None:
+    """Raises InvalidSettingsError where something is said of votes, and no option of the predictor is one."""
+    if (min_agreement > 0.0 or vote_weights) and not (card.menu.samples_B > 1).any():
+        without = "leave min_agreement and vote_weights out, or train for votes: forethought train RUN --samples 1,2,4"
+        raise InvalidSettingsError(f"the predictor's options are single answers, and no votes: {without}")
+
+
 def voting_for(card: PredictorCard, min_agreement: float = 0.0, vote_weights: str = "") -> Voting:
     """How samples vote: weighed as the votes that the predictor learned from, where nothing else is said."""
+    check_votes(card, min_agreement, vote_weights)
     weights = weights_for(card, vote_weights)
     if weights != card.vote_weights and (card.menu.samples_B > 1).any():
-        by = [
-            f"weighed by the log-probability of the {each}" if each else "not weighed"
-            for each in (card.vote_weights, weights)
-        ]
+        how = (card.vote_weights, weights)
+        by = [f"weighed by the log-probability of the {each}" if each else "not weighed" for each in how]
         logger.warning(
             "note: the predictor learned from votes that were %s, and these are %s: what it expects is of other votes",
             *by,

@@ -42,7 +42,7 @@ def open_profile(source: str) -> Profile:
         return from_journal(path)
     if path.is_dir():
         if is_predictor(source) and not (path / "run.json").is_file():
-            raise RunError(f"{source} is a predictor, not a profile; evaluate it on one: --on PROFILE")
+            raise RunError(f"{source} is a predictor, not a profile; `forethought evaluate` takes one: --on PROFILE")
         run = RunDirectory.open(path)
         if run.header.kind != "profile":
             raise RunError(f"{source} is a {run.header.kind!r} run, not a profile; make one with: forethought profile")
