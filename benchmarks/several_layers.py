@@ -1,19 +1,21 @@
 """Do predictors gain from the states of several layers, and of both poolings, at once?
 
     forethought layers PROFILE --states STATES --out layers        # reads every layer, if that was not done before
-    OMP_NUM_THREADS=1 python benchmarks/several_layers.py PROFILE STATES --predictors ridge,mlp --out several.json
+    OMP_NUM_THREADS=1 python benchmarks/several_layers.py PROFILE STATES --out several.json
+    OMP_NUM_THREADS=1 python benchmarks/several_layers.py PROFILE STATES --predictors mlp --sets … --out several.json
 
 All come with the pass over the prompt that one layer needs. Each set of layers is one long vector of states. Every
 question is predicted by predictors that did not see it (`cross_fit`), and planned at each level of spent tokens; log
 loss and points over uniform at equal realised tokens are means over the same questions, and differences to one layer
 are paired (bootstrap of questions). The sets were fixed before anything was measured. The one layer is the best of the
-study of single layers on these very questions, which favours it.
+study of single layers on these very questions, which favours it. Rows of other predictors that are in the file stay.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -46,9 +48,9 @@ SETS: dict[str, dict[str, tuple[int, ...]]] = {
     "both poolings": {LAST: (20,), MEAN: (16,)},
     "two layers": {LAST: (16, 20)},
     "four layers": {LAST: (12, 16, 20, 24)},
-    "four layers, both poolings": {LAST: (12, 16, 20, 24), MEAN: (12, 16, 20, 24)},
+    "four layers of both poolings": {LAST: (12, 16, 20, 24), MEAN: (12, 16, 20, 24)},
     "every layer": {LAST: tuple(range(1, 29))},
-    "every layer, both poolings": {LAST: tuple(range(1, 29)), MEAN: tuple(range(1, 29))},
+    "every layer of both poolings": {LAST: tuple(range(1, 29)), MEAN: tuple(range(1, 29))},
 }
 
 
@@ -90,7 +92,8 @@ def main() -> None:
     profile = sources.open_profile(options.profile)
     usable_Q = np.array([all(each in states.of_query for states in held.values()) for each in profile.query_ids])
     profile = profile.select(np.flatnonzero(usable_Q))
-    rows: list[dict[str, Any]] = []
+    kept = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {"commands": [], "rows": []}
+    rows: list[dict[str, Any]] = [each for each in kept["rows"] if each["predictor"] not in options.predictors]
     for predictor in options.predictors:
         one: tuple[FloatArray, FloatArray] | None = None
         for name in options.sets:
@@ -109,7 +112,7 @@ def main() -> None:
             )
             print(json.dumps(rows[-1]), flush=True)
     result = {
-        "command": f"python benchmarks/several_layers.py {' '.join(sys.argv[1:])}",
+        "commands": [*kept["commands"], f"python benchmarks/several_layers.py {shlex.join(sys.argv[1:])}"],
         "questions": profile.num_queries,
         "traces": int(profile.num_tried_Q.max()),
         "levels": f"mean over {', '.join(f'{level:g}' for level in LEVELS)} spent tokens",
