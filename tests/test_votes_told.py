@@ -12,13 +12,15 @@ import pytest
 
 import forethought as ft
 from command_line import Call, write_questions
+from forethought.commands.reports import run_report
 from forethought.control.plan import Plan
 from forethought.core.data import Cost
 from forethought.core.menu import Menu
 from forethought.core.options import Option
+from forethought.core.terms import percent
 from forethought.errors import InvalidMenuError, InvalidSettingsError
 from forethought.gateway.decision import Decider
-from forethought.report.wording import percent
+from forethought.report.pages import Questions, Table
 from forethought.runs.store import RunDirectory
 
 RUN = ("run", "votes", "q.jsonl", "--mean-tokens", 150, "--cost", "spent", "--out", "r", "--quiet")
@@ -57,6 +59,17 @@ def test_a_bill_before_the_run_counts_every_sample(votes: Call) -> None:
         if answer.samples > 1 and answer.share is not None:
             assert f"answer, {percent(answer.share)} of the votes of {answer.samples} samples" in page
     assert '<th scope="col">sample</th>' in page
+
+
+def test_a_report_shows_the_samples_that_voted_and_no_others(votes: Call) -> None:
+    assert votes(*RUN, "--compare", "uniform").code == 0
+    answers, records = ft.Answers.load("r"), list(RunDirectory.open(Path("r")).latest())
+    assert len(records) > sum(answer.samples for answer in answers), "others chose more samples of some"
+    blocks = [block for part in run_report(RunDirectory.open(Path("r"))).parts for block in part.blocks]
+    [questions] = [block for block in blocks if isinstance(block, Questions)]
+    for row in questions.rows:
+        tables = [each for each in row.detail if isinstance(each, Table) and each.head[0] == "sample"]
+        assert [len(table.rows) for table in tables] == [answers[row.id].samples] * (answers[row.id].samples > 1)
 
 
 def test_plans_and_questions_show_their_samples(votes: Call) -> None:

@@ -209,8 +209,9 @@ def _drawn(plan: Plan, own: Answer, records: Sequence[Record]) -> list[Record]:
     """The traces behind an answer: of caps one, in which every allocator cuts; of an option its samples."""
     if not plan.menu.is_named or own.budget not in plan.menu.caps:
         return list(records[:1])
-    label = plan.menu.option(own.budget).single.label
-    return sorted((each for each in records if each.option == label), key=lambda each: each.sample)
+    option = plan.menu.option(own.budget)
+    own_ones = (each for each in records if each.option == option.single.label and each.sample < option.samples)
+    return sorted(own_ones, key=lambda each: each.sample)
 
 
 def _detail(text: str, reference: str | None, own: Answer, drawn: Sequence[Record]) -> Iterator[str | Table | Thought]:
