@@ -6,15 +6,17 @@ import difflib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core.registry import unknown_name_message
 from ..errors import EngineError, InvalidSettingsError
 from .address import KEY_HINT, Address
-from .client import Client
 from .kinds import KINDS, ServerKind
 from .retrying import RequestError
 from .tokens import whole
+
+if TYPE_CHECKING:
+    from .client import Client  # whose library may be missing where nothing is asked
 
 logger = logging.getLogger(__name__)
 

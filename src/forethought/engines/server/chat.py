@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...core.prompts import PromptTemplate
 from ...errors import EngineError, MissingExtraError
 from ...models import locate
 from ...models.thinking import STEPS, SWITCHES, own_template
-from ...servers.client import Client
 from ...servers.detecting import Server
 from ...servers.retrying import RequestError
 from .vocabulary import ServerTokenizer
+
+if TYPE_CHECKING:
+    from ...servers.client import Client  # whose library may be missing where nothing is asked
 
 TURNS = [{"role": "user", "content": "1 + 1?"}]
 

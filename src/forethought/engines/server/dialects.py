@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ...core.data import Query
 from ...core.prompts import PromptTemplate
-from ...servers.client import Client
 from ...servers.detecting import Server
 from ...servers.logprobs import logprobs_in
 from ...servers.replies import first_choice, generated_in, is_cut, token_ids
@@ -16,6 +15,9 @@ from ...servers.retrying import RequestError
 from ...servers.tokens import Counters, Usage, whole
 from ..forcing import Forcing
 from .vocabulary import ServerTokenizer
+
+if TYPE_CHECKING:
+    from ...servers.client import Client  # whose library may be missing where nothing is asked
 
 
 @dataclass(frozen=True, slots=True)

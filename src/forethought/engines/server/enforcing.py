@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ...core.options import Option
 from ...errors import InvalidSettingsError
-from ...servers.client import Client
 from ...servers.detecting import Server
 from ...servers.kinds import ServerKind
 from ...servers.replies import CLOSING
@@ -17,6 +17,9 @@ from .one_call import OneCall
 from .pieces import ChatDialect, TextDialect
 from .two_call import TwoCalls
 from .wanted import Wanted
+
+if TYPE_CHECKING:
+    from ...servers.client import Client  # whose library may be missing where nothing is asked
 
 OWN = ("messages", "prompt", "stream", "stream_options", "n", "seed", "return_token_ids")  # no option sets these
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...core.data import LAST_TOKENS, Generation, Logprobs, Query, Request, StopReason
-from ...servers.client import Client
 from ...servers.detecting import Server
 from ...servers.kinds import merged
 from ...servers.replies import CLOSING, Chunks, Reply, answer_in, answer_place
@@ -21,6 +20,9 @@ from ..flight import failed, mean_logprob
 from ..lengths import estimated
 from .dialects import TokenDialect
 from .wanted import Wanted
+
+if TYPE_CHECKING:
+    from ...servers.client import Client  # whose library may be missing where nothing is asked
 
 logger = logging.getLogger(__name__)
 

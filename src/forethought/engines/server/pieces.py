@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...core.data import Query
 from ...core.prompts import PromptTemplate
 from ...errors import InvalidInputError
-from ...servers.client import Client
 from ...servers.detecting import Server
 from ...servers.kinds import merged
 from ...servers.logprobs import logprobs_in, pieces_in
@@ -18,6 +17,9 @@ from ...servers.retrying import RequestError
 from ...servers.tokens import Counters, Usage, count_tokens
 from ..forcing import Forcing
 from .dialects import Completion, Drawing
+
+if TYPE_CHECKING:
+    from ...servers.client import Client  # whose library may be missing where nothing is asked
 
 
 class Pieces:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...core.data import Generation, Request
-from ...servers.client import Client
 from ...servers.retrying import RequestError
 from ...servers.tokens import Counters
 from ..flight import Flight, failed, refusal
 from .dialects import Completion, Dialect, Drawing
 from .wanted import Wanted
+
+if TYPE_CHECKING:
+    from ...servers.client import Client  # whose library may be missing where nothing is asked
 
 
 @dataclass(slots=True)

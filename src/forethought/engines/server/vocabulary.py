@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...core.data import Query
 from ...core.prompts import PromptTemplate
 from ...errors import InvalidInputError
-from ...servers.client import Client
 from ...servers.kinds import ServerKind
 from ...servers.replies import token_ids
 from ...servers.retrying import RequestError
+
+if TYPE_CHECKING:
+    from ...servers.client import Client  # whose library may be missing where nothing is asked
 
 PART = "\N{REPLACEMENT CHARACTER}"  # what a server shows of a token that holds part of a character
 MOST_PARTS = 4  # tokens that one character can be spread over: it has at most four bytes
