@@ -212,3 +212,40 @@ def test_public_names_are_the_ones_promised() -> None:
 def test_unknown_public_name() -> None:
     with pytest.raises(AttributeError, match="no attribute 'allocate'"):
         forethought.allocate  # noqa: B018
+
+
+EXTRAS = (
+    "aiohttp",
+    "httptools",
+    "matplotlib",
+    "peft",
+    "ray",
+    "redis",
+    "sympy",
+    "torch",
+    "transformers",
+    "uvicorn",
+    "uvloop",
+)
+FIRST_HOUR = (
+    "profile fake q.jsonl --budgets 16,32 --traces 2 --out p",
+    "train p --predictor text --out predictor",
+    "evaluate p --no-plots",
+    "plan predictor q.jsonl --mean-tokens 24 --out plan.json",
+    "plan predictor q.jsonl --mean-tokens 24 --dry-run",
+    "run predictor q.jsonl --mean-tokens 24 --out r",
+    "show r",
+    "ls",
+)
+
+
+@pytest.mark.slow
+def test_the_first_hour_needs_no_extra(tmp_path: Path) -> None:
+    rows = [{"question": f"What is {n} plus {n}?", "answer": str(2 * n)} for n in range(30)]
+    (tmp_path / "q.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    script = (
+        f"import sys; sys.modules.update(dict.fromkeys({EXTRAS!r})); from forethought.commands import _exit_code\n"
+        f"for line in {FIRST_HOUR!r}: assert _exit_code(line.split()) == 0, line"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
