@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from forethought.errors import LedgerError
-from forethought.gateway.admission import Admission, Grant, PromptTokens, Refusal, tokens_of
+from forethought.gateway.admission import BELIEVED, Admission, Grant, PromptTokens, Refusal, tokens_of
 from forethought.gateway.ledger import Claim
 from forethought.gateway.ledger.sqlite import SqliteLedger
 from forethought.gateway.tenants import Tenant, Tenants
@@ -135,7 +135,7 @@ async def test_a_client_that_leaves_while_it_is_let_in_counts_nothing(admission:
     assert await settled(admission) == 0
 
 
-GRANT = Grant("id", "search", prompt_tokens=30, prompt_bytes=100, reserved=160, bound=600)
+GRANT = Grant("id", "search", prompt_tokens=30, prompt_bytes=100, reserved=160, bound=600, most=600 + BELIEVED)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,9 @@ GRANT = Grant("id", "search", prompt_tokens=30, prompt_bytes=100, reserved=160, 
         (Used(20, None, 30, ending=UPSTREAM_FAILED), 160),
         (Used(20, None, 300, ending=UPSTREAM_FAILED), 320),
         (Used(None, None, None, status=503, ending=REFUSED_UPSTREAM), 0),
-        (Used(10, 10, 10**30), 2**53),
+        (Used(10, 10, 10**8), 600 + BELIEVED),
+        (Used(10**8, 10, 10), 600 + BELIEVED),
+        (Used(10, 10, 10**7, shown=900_000), 900_600 + BELIEVED),
     ],
 )
 def test_what_a_request_counts_as(used: Used, tokens: int) -> None:
@@ -229,6 +231,24 @@ async def test_it_sweeps_by_itself(admission: Admission, clock: Clock, monkeypat
     admission.start()
     admission.start()
     clock.now += 11
+    await none_open(admission)
+
+
+async def test_a_fault_in_one_tick_is_not_the_last_of_them(
+    admission: Admission, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without another one no lease would be renewed, and each request counted as its reservation."""
+    sweep = admission.ledger.sweep
+
+    async def broken() -> int:
+        monkeypatch.setattr(admission.ledger, "sweep", sweep)
+        raise OverflowError("a shared value that is odd")
+
+    monkeypatch.setattr("forethought.gateway.admission.TICK_SECONDS", 0.01)
+    monkeypatch.setattr(admission.ledger, "sweep", broken)
+    await admission.ledger.reserve(Claim("of a gateway that was killed", {"gateway": {}}, 1, 2, lease=10.0))
+    clock.now += 11
+    admission.start()
     await none_open(admission)
 
 

@@ -128,6 +128,23 @@ def test_a_usage_that_its_text_belies_is_not_believed():
     assert (used.output_tokens, used.at_least) == (None, 100)
 
 
+def test_what_a_message_says_of_itself_at_its_start_is_not_what_it_generated():
+    """A client that leaves in a thought that is not shown would else pay for one token."""
+    started = {"type": "message_start", "message": {"usage": {"input_tokens": 10, "output_tokens": 1}}}
+    _, tally = fed(stream(started, {"type": "ping"}), [])
+    used = tally.used(200, CLIENT_LEFT)
+    assert (used.prompt_tokens, used.output_tokens) == (10, None)
+
+
+def test_a_usage_of_nothing_is_no_count():
+    tally = Tally(is_stream=False)
+    call = {"message": {"role": "assistant", "tool_calls": [{"function": {"name": "look", "arguments": "{}"}}]}}
+    tally.feed(json.dumps({"choices": [call], "usage": dict.fromkeys(USAGE, 0)}).encode())
+    tally.rest()
+    used = tally.used(200, DONE)
+    assert (used.prompt_tokens, used.output_tokens) == (None, None)
+
+
 def test_an_error_has_used_nothing():
     tally = Tally(is_stream=False)
     assert tally.used(500, DONE).ending == REFUSED_UPSTREAM

@@ -27,6 +27,7 @@ MEMORY = 64_000  # bytes over which the ratio forgets
 MARGIN = 256  # tokens that a chat template adds, in the bound of a prompt, until one is seen to add more
 MOST_MARGIN = 4096  # that is believed of a template: one odd count must not shut out every later request
 BEYOND_SHARE = 1 / 16  # of the most tokens that images and tools can be: what they are expected to be
+BELIEVED = 1 << 17  # tokens beyond a request's bound that a server is believed to have added: prompts, tools, images
 TICK_SECONDS = 1.0
 UNLIMITED = "nothing limits how much this request may generate, and there is a quota: give it max_tokens"
 
@@ -66,6 +67,7 @@ class Grant:
         prompt_bytes: of its body; 0 where its tokens say nothing of those of other prompts.
         reserved: tokens that it counts as where nothing else is known.
         bound: the most that it can use.
+        most: that a server is believed to have used, beside the text that it shows.
         settled: what it was counted as; None while it is open.
     """
 
@@ -75,6 +77,7 @@ class Grant:
     prompt_bytes: int
     reserved: int
     bound: int
+    most: int = MOST_TOKENS
     settled: int | None = None
     settling: asyncio.Future[int] | None = field(default=None, repr=False, compare=False)
 
@@ -122,10 +125,11 @@ class PromptTokens:
 
     def see(self, num_bytes: int, tokens: int) -> None:
         """Learns from a prompt that was counted."""
-        kept = max(0.0, 1.0 - num_bytes / MEMORY)
+        of_text = math.ceil(num_bytes * self._most_ratio)
+        tokens, kept = min(tokens, of_text + MOST_MARGIN), max(0.0, 1.0 - num_bytes / MEMORY)
         self._tokens = kept * self._tokens + tokens
         self._bytes = kept * self._bytes + max(1, num_bytes)
-        self._margin = max(self._margin, min(tokens - math.ceil(num_bytes * self._most_ratio), MOST_MARGIN))
+        self._margin = max(self._margin, tokens - of_text)
 
 
 class Admission:
@@ -213,7 +217,8 @@ class Admission:
             if self._shared_price is not None and full.account == GATEWAY and bound <= full.quota:
                 self._shared_price.refused(full.window)
             return _refusal(full, bound)
-        grant = Grant(claim.id, tenant.name, prompt, 0 if beyond else prompt_bytes, reserved, bound)
+        believed = MOST_TOKENS if most is None else bound + BELIEVED
+        grant = Grant(claim.id, tenant.name, prompt, 0 if beyond else prompt_bytes, reserved, bound, believed)
         self._open[grant.id] = grant
         return grant
 
@@ -288,6 +293,8 @@ class Admission:
                 await self.tick()
             except LedgerError as error:
                 logger.warning("the ledger cannot be swept: %s", error)
+            except Exception:  # without the next tick no lease would be renewed
+                logger.exception("a tick of the quotas failed")
             await asyncio.sleep(TICK_SECONDS)
 
     async def _release(self, claim_id: str) -> None:
@@ -319,7 +326,8 @@ def tokens_of(grant: Grant, used: Used) -> int:
     """Tokens that a request counts as: what it is known to have used, else its reservation, never less than 1.
 
     0 only where the server did not take it. A reply that broke off may have cost more than was seen of it, and so may
-    one of which nobody counted the tokens: these count as the reservation at least.
+    one of which nobody counted the tokens: these count as the reservation at least. What a server says is believed as
+    far as it is possible: one wrong number must not use up a quota.
     """
     if used.ending == REFUSED_UPSTREAM:
         return 0
@@ -329,7 +337,7 @@ def tokens_of(grant: Grant, used: Used) -> int:
         tokens = prompt + used.output_tokens
     else:
         tokens = max(grant.reserved, prompt + max(seen, used.output_tokens or 0))
-    return min(max(1, tokens), MOST_TOKENS)
+    return min(max(1, tokens), grant.most + used.shown)
 
 
 def _refusal(full: Full, bound: int) -> Refusal:

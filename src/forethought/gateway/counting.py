@@ -14,7 +14,6 @@ from .used import DONE, REFUSED_UPSTREAM, Used
 MOST_KEPT = 4_000_000  # bytes of a whole reply that is read to be counted
 MOST_LINE = 1 << 20  # bytes of an event
 END = re.compile(rb"\n\n|\r\n\r\n")  # of an event
-USAGE_LEVELS = ("response", "message")  # where events of other routes hold their usage
 
 
 class Tally:
@@ -80,7 +79,8 @@ class Tally:
         total = count.total
         if told.generated is not None and least <= told.generated + max(TOLERANCE, 0.05 * least):
             total = told.generated  # a tag in the text may be no token, and a thought may stand in the text
-        return Used(told.prompt, count.reasoning, total, status, ending, max(least, told.generated or 0))
+        shown = self._thought.num_bytes + self._answer.num_bytes
+        return Used(told.prompt, count.reasoning, total, status, ending, max(least, told.generated or 0), shown)
 
     def _events(self) -> bytes:
         """Takes the whole events out of what is kept; returns those that the client gets."""
@@ -114,9 +114,10 @@ class Tally:
                 if isinstance(choice, dict):
                     self._add(*texts_in(choice.get("delta") or choice.get("message") or choice.get("text")))
             return not choices and isinstance(usage, dict)
-        for level in USAGE_LEVELS:
-            if isinstance(inner := event.get(level), dict):
-                self._take(inner.get("usage"))
+        if isinstance(inner := event.get("response"), dict):
+            self._take(inner.get("usage"))
+        if isinstance(inner := event.get("message"), dict) and isinstance(usage := inner.get("usage"), dict):
+            self._take({**usage, "output_tokens": 0})  # a message that begins: what it generates is told at its end
         delta = event.get("delta")
         if isinstance(delta, str):
             is_thought = "reasoning" in str(event.get("type"))
@@ -145,10 +146,10 @@ class Tally:
         self._answer.add(text)
 
     def _take(self, usage: Any) -> None:
-        """Takes what is said of tokens; the last word on each counts."""
+        """Takes what is said of tokens; the last word on each counts. 0 is said by servers that do not count."""
         if not isinstance(usage, dict):
             return
-        found = {name: value for name, value in usage.items() if value is not None}
+        found = {name: value for name, value in usage.items() if value}
         cached = [whole(usage.get(name)) for name in ("cache_creation_input_tokens", "cache_read_input_tokens")]
         if (prompt := whole(usage.get("input_tokens"))) is not None and any(cached):  # Anthropic counts them apart
             found["input_tokens"] = prompt + sum(number or 0 for number in cached)

@@ -22,6 +22,7 @@ class Used:
             before; the server's reply broke off after the request was sent; the server did not take the request (no
             connection, or a status of 400 and more before any token), and generated nothing.
         at_least: tokens that are known to have been generated, by the texts that came, where `output_tokens` is None.
+        shown: bytes of these texts, and so the most tokens that they can be.
     """
 
     prompt_tokens: int | None = None
@@ -30,3 +31,4 @@ class Used:
     status: int = 0
     ending: str = DONE
     at_least: int = 0
+    shown: int = 0
