@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import json
 import re
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import pytest
 
+from forethought.core.serve_settings import ServeSettings
 from forethought.errors import EngineError, ForethoughtError
 from forethought.gateway.admission import Admission, Grant
 from forethought.gateway.beyond import IMAGE_TOKENS, beyond, runs_tools
 from forethought.gateway.ledger.sqlite import SqliteLedger
 from forethought.gateway.pipeline import Pipeline
-from forethought.gateway.request import CHAT, read
+from forethought.gateway.request import CHAT, TEXT, read
 from forethought.gateway.scripted import ScriptedServer
 from forethought.gateway.tenants import Tenant, Tenants
 from forethought.gateway.used import Used
-from forethought.gateway.windows import MINUTE
+from forethought.gateway.windows import ALL, MINUTE
 from forethought.runs.journal import read_entries
 from forethought.servers.kinds import KINDS
 from gateway_upstream import KEY, Client, chat, question, saved_predictor, served, tenants_file
@@ -357,3 +361,48 @@ async def test_a_fault_of_the_gateway_leaves_nothing_reserved_and_nothing_open(p
         assert not any(count.settled or count.reserved or count.bound for count in counts)
         assert found.opened.seen.totals.num_open == 0
         assert (await client.chat(question(1)))[0] == 200
+
+
+@pytest.fixture
+def litellm(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The hook's module, with the two names of LiteLLM's that it stands on; test_gateway_litellm.py has all of it."""
+    names = {"fastapi": {"HTTPException": Exception}, "litellm.integrations.custom_logger": {"CustomLogger": object}}
+    for name in ("fastapi", "litellm", "litellm.integrations", "litellm.integrations.custom_logger"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**names.get(name, {})))
+    monkeypatch.delitem(sys.modules, "forethought.gateway.hosts.litellm", raising=False)
+    yield importlib.import_module("forethought.gateway.hosts.litellm")
+    del sys.modules["forethought.gateway.hosts.litellm"]
+
+
+async def test_no_request_in_litellm_is_lost_or_settled_to_nothing(litellm, predictor, tmp_path, monkeypatch):
+    """LiteLLM says that a client went away as an error with status 499; and clients may give two requests one name."""
+    text = '[gateway]\nheader = "x-team"\n[tenants.one]\nheader = "one"\ntokens_per_day = 100_000\n'
+    settings = ServeSettings(
+        upstream=litellm.UPSTREAM, predictor=predictor, price=0.001, server="vllm", **quotas(tmp_path, text)
+    )
+    hook, user = litellm.Hook(settings), SimpleNamespace()
+    opened, _ = await hook.opened()
+
+    async def begun(name: str) -> dict[str, Any]:
+        came = {"litellm_call_id": name, "proxy_server_request": {"headers": {"x-team": "one"}}}
+        return await hook.async_pre_call_hook(user, None, chat(question(1)) | came, "acompletion")
+
+    async def counted() -> tuple[int, int]:
+        counts = [each for each in await opened.admission.counts() if (each.account, each.window) == ("gateway", ALL)]
+        return counts[0].settled, counts[0].reserved
+
+    left = Exception("Client disconnected")
+    left.status_code = 499
+    asked = await begun("a")
+    _, reserved = await counted()
+    await hook.async_post_call_failure_hook(asked, left, user)
+    assert await counted() == (reserved, 0)
+    for each in (await begun("b"), await begun("b")):
+        await hook.async_post_call_success_hook(each, user, {**ANSWER, "usage": USAGE})
+    assert await counted() == (2 * reserved + 15, 0)
+    await begun("c")
+    monkeypatch.setattr(litellm, "LOST_SECONDS", 0.0)
+    await begun("d")
+    assert await opened.admission.ledger.num_open() == 1
+    assert (await counted())[0] > 2 * reserved + 15
+    await hook.close()

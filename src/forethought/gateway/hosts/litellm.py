@@ -50,8 +50,20 @@ READ = (
     *("served_model", "menu", "answer_room", "cap_offset", "most_tokens", "image_tokens", "tool_tokens", "shadow"),
 )
 ROUTES = {"completion": CHAT, "acompletion": CHAT, "text_completion": TEXT, "atext_completion": TEXT}
+PROMPT = (
+    "messages",
+    "prompt",
+    "tools",
+    "functions",
+    "response_format",
+    "system",
+)  # fields that a server may make it of
 TEAM, KEY = "x-litellm-team", "x-litellm-key"  # what LiteLLM knows of a client, as headers for the file of tenants
 UPSTREAM = "http://litellm.invalid/v1"  # the address is LiteLLM's own affair
+LEFT = 499  # LiteLLM's status of a request whose client went away while the server answered
+LOST_SECONDS = (
+    6_000.0  # LiteLLM's longest wait for a server: of a request that is older no hook was called, nor will be
+)
 
 
 def settings_from(environment: Mapping[str, str]) -> ServeSettings:
@@ -150,7 +162,7 @@ class Hook(CustomLogger):  # type: ignore[misc]
         metadata["forethought"] = {"id": call.id, **_told(call.decision or NOTHING)}
         data["metadata"] = metadata
         call.added = time.perf_counter() - started
-        self._open[_name(data)] = call
+        await self._take_up(_name(data), call)
         return data
 
     async def async_post_call_success_hook(self, data: dict[str, Any], user_api_key_dict: Any, response: Any) -> Any:
@@ -201,9 +213,10 @@ class Hook(CustomLogger):  # type: ignore[misc]
         if call is None:
             return
         status = getattr(original_exception, "status_code", 0)
-        was_refused = isinstance(status, int) and 400 <= status < 600 and not _is_broken(original_exception)
+        was_told = isinstance(status, int) and 400 <= status < 600 and status != LEFT
+        was_refused = was_told and not _is_broken(original_exception)
         nothing = 0 if was_refused else None
-        ending = REFUSED_UPSTREAM if was_refused else UPSTREAM_FAILED
+        ending = REFUSED_UPSTREAM if was_refused else CLIENT_LEFT if status == LEFT else UPSTREAM_FAILED
         await self._settle(call, Used(nothing, nothing, nothing, status if was_refused else 0, ending))
 
     async def async_post_call_response_headers_hook(
@@ -220,6 +233,18 @@ class Hook(CustomLogger):  # type: ignore[misc]
 
     # ------------------------------------------------------------------ quotas and records
 
+    async def _take_up(self, name: str, call: Call) -> None:
+        """Notes a request that goes on; settles those that no hook will find any more to what they reserved.
+
+        Clients may name their requests (`x-litellm-call-id`), and two alike.
+        """
+        lost = [self._open.pop(name)] if name in self._open else []
+        while self._open and (oldest := next(iter(self._open.items())))[1].started < call.started - LOST_SECONDS:
+            lost.append(self._open.pop(oldest[0]))
+        self._open[name] = call
+        for each in lost:
+            await self._settle(each, Used(ending=CLIENT_LEFT))
+
     async def _durable(self, call: Call) -> None:
         opened, _ = await self.opened()
         if call.grant is not None and opened.admission is not None:
@@ -233,7 +258,7 @@ class Hook(CustomLogger):  # type: ignore[misc]
 
 def _num_bytes(data: Mapping[str, Any]) -> int:
     """Bytes of a request's prompt: LiteLLM does not keep the body as it came."""
-    asked = {name: data[name] for name in ("messages", "prompt", "tools", "system") if name in data}
+    asked = {name: data[name] for name in PROMPT if name in data}
     return len(json.dumps(asked, default=str).encode())
 
 
