@@ -15,7 +15,7 @@ import pytest
 from forethought.errors import LedgerError, MissingExtraError
 from forethought.gateway.ledger import Claim
 from forethought.gateway.ledger.opening import open_ledger
-from forethought.gateway.ledger.redis import RedisLedger
+from forethought.gateway.ledger.redis import RedisLedger, without_password
 from forethought.gateway.windows import ALL, windows_at
 from redis_server import RedisServer
 from test_gateway_ledger_kill import Told, Worker, check
@@ -94,6 +94,44 @@ async def test_a_claim_that_may_have_been_taken_is_given_back(server: RedisServe
     assert (await settled(ledger), await ledger.num_open()) == (0, 0)
     with pytest.raises(LedgerError, match="given up"):
         await ledger.reserve(claim("a"))
+    await ledger.close()
+
+
+async def test_while_redis_is_away_nothing_grows_with_what_is_refused(server: RedisServer, ledger: RedisLedger) -> None:
+    """Each refused request left a task that asked Redis four times a second, for as long as it was away."""
+    await ledger.reserve(claim("a"))
+    server.kill()
+    with pytest.raises(LedgerError):
+        await ledger.settle("a", 7)
+    num_tasks = len(asyncio.all_tasks())
+    for number in range(50):
+        with pytest.raises(LedgerError):
+            await ledger.reserve(claim(str(number), lease=0.3))
+    assert len(asyncio.all_tasks()) <= num_tasks
+    await asyncio.sleep(0.9)
+    assert list(ledger._late) == ["a"]
+    server.start()
+    await until(ledger, (7, 0))
+
+
+async def test_who_asks_a_redis_that_stands_still_waits_no_longer_than_the_first(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the last of 2,000 would wait eight times as long, and with each second more come than are answered."""
+    ledger = await RedisLedger.open(server.url, timeout=0.2)
+    send, sent = ledger._send, []
+
+    async def counted(calls: list[tuple[object, ...]]) -> list[object]:
+        sent.append(len(calls))
+        return await send(calls)
+
+    monkeypatch.setattr(ledger, "_send", counted)
+    server.signal(signal.SIGSTOP)
+    asked = (ledger.reserve(claim(str(number), lease=0.1)) for number in range(2_000))
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    server.signal(signal.SIGCONT)
+    assert {type(each) for each in found} == {LedgerError}
+    assert sum(number for number in sent if number > 1) <= 256
     await ledger.close()
 
 
@@ -184,6 +222,13 @@ async def test_an_address_at_which_nothing_answers(url: str, message: str) -> No
     with pytest.raises(LedgerError, match=message) as caught:
         await open_ledger(url)
     assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://user:gehe@im@a.example:1/0", "redis://a.example:1/0?password=geheim", "unix://:geheim@/a/b?db=1"]
+)
+def test_an_address_is_shown_without_its_password(url: str) -> None:
+    assert without_password(url) in ("redis://a.example:1/0", "unix:///a/b")
 
 
 async def test_a_wrong_password_is_said_without_it() -> None:

@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import time
 from collections.abc import Collection, Coroutine, Mapping
+from contextlib import suppress
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Self
 
@@ -50,7 +53,9 @@ class RedisLedger:
         self._address = address
         self._sha = ""
         self._calls: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
-        self._is_sending = self._is_closed = False
+        self._late: dict[str, tuple[int, float]] = {}  # what Redis has not heard: claim -> tokens, when it is given up
+        self._is_sending = self._is_telling = self._is_closed = False
+        self._away: Exception | None = None  # why Redis did not answer the last calls
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -82,7 +87,7 @@ class RedisLedger:
             )
         except ValueError:
             raise LedgerError("the ledger's address is no URL of Redis: redis://HOST:6379/0") from None
-        address = _without_password(url)
+        address = without_password(url)
         found = cls(redis, address)
         try:
             await found._load()
@@ -103,8 +108,8 @@ class RedisLedger:
             accounts += [account, *(quotas.get(name, "") for name in WINDOWS)]
         try:
             reply = await self._call("reserve", claim.id, claim.reserved, claim.bound, claim.lease, *accounts)
-        except LedgerError:  # it may have been taken all the same; nothing is sent for it
-            self._spawn(self._settle_until_told(claim.id, 0))
+        except LedgerError:  # it may have been taken all the same, until its lease runs out; nothing is sent for it
+            self._tell_later(claim.id, 0, claim.lease)
             raise
         if reply[0] == "full":
             account, window, quota, left, wait = reply[1:]
@@ -125,7 +130,7 @@ class RedisLedger:
         try:
             reply = await self._call("settle", claim_id, tokens, 0)
         except LedgerError:
-            self._spawn(self._settle_until_told(claim_id, tokens))
+            self._tell_later(claim_id, tokens, math.inf)
             raise
         return None if reply is None else int(reply)
 
@@ -195,7 +200,10 @@ class RedisLedger:
                     replies = await self._send([each for each, _ in calls])
                 except Exception as error:  # of the client itself: nobody may wait for ever
                     logger.exception("the ledger's client failed")
-                    replies = [error] * len(calls)
+                    replies, self._away = [error] * len(calls), error
+                if self._away is not None:  # what came meanwhile would wait as long to be told the same
+                    replies += [self._away] * len(self._calls)
+                    calls, self._calls = [*calls, *self._calls], []
                 for (_, waiting), reply in zip(calls, replies, strict=True):
                     if waiting.done():  # whoever asked has gone
                         continue
@@ -222,8 +230,10 @@ class RedisLedger:
                         name, *rest = calls[number]
                         pipeline.evalsha(self._sha, 1, PREFIX, name, self.ahead, *rest)
                     found = await pipeline.execute(raise_on_error=False)
+                self._away = None
             except (RedisError, OSError) as error:
                 found = [error] * len(waiting)
+                self._away = error
             for number, reply in zip(waiting, found, strict=True):
                 replies[number] = reply
             # Redis was started anew and does not know the script: these have not run.
@@ -236,14 +246,30 @@ class RedisLedger:
     async def _load(self) -> None:
         self._sha = str(await self._redis.script_load(_SCRIPT))
 
-    async def _settle_until_told(self, claim_id: str, tokens: int) -> None:
-        while True:
-            await asyncio.sleep(RETRY_SECONDS)
-            try:
-                await self._call("settle", claim_id, tokens, 1)
-            except LedgerError:
-                continue
-            return
+    def _tell_later(self, claim_id: str, tokens: int, seconds: float) -> None:
+        """Tries a settlement again until Redis answers, for so many seconds at most."""
+        self._late[claim_id] = tokens, time.monotonic() + seconds
+        if not self._is_telling:
+            self._is_telling = True
+            self._spawn(self._tell())
+
+    async def _tell(self) -> None:
+        """One call at a time until Redis answers, then all that wait."""
+        try:
+            while self._late:
+                await asyncio.sleep(RETRY_SECONDS)
+                now = time.monotonic()
+                self._late = {name: late for name, late in self._late.items() if late[1] > now}
+                await asyncio.gather(*map(self._told, list(self._late)[:1]))
+                if self._away is None:
+                    await asyncio.gather(*map(self._told, list(self._late)))
+        finally:
+            self._is_telling = False
+
+    async def _told(self, claim_id: str) -> None:
+        with suppress(LedgerError):
+            await self._call("settle", claim_id, self._late[claim_id][0], 1)
+            del self._late[claim_id]
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -281,7 +307,8 @@ async def _look(redis: Redis, address: str) -> None:
         )
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
+    """The address of a Redis as it may be shown: without user, password and query."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 

@@ -27,7 +27,8 @@ from ...decision import NONE, Decider, Priorities
 from ...host import logger
 from ...journal import Journal
 from ...law import PriceLaw, SharedPrice, steering_quotas
-from ...ledger.opening import check_ledger, open_ledger
+from ...ledger.opening import REDIS, check_ledger, open_ledger
+from ...ledger.redis import without_password
 from ...metrics import Metrics, Watch
 from ...pipeline import Pipeline
 from ...policy import Policy
@@ -94,9 +95,7 @@ class Opened:
             "price_from": self.price.source,
             "price_law": counts and bool(steering_quotas(self.tenants)),
             "tenants": [tenant.name for tenant in self.tenants.all],
-            "ledger": "none"
-            if not counts
-            else (settings.ledger or LEDGER).partition("@")[2] or (settings.ledger or LEDGER),
+            "ledger": _shown(settings.ledger or LEDGER) if counts else "none",
             "key": f"from {self.key.variable}"
             if self.key is not None
             else "none"
@@ -248,6 +247,10 @@ def _low_ceilings(tenants: Tenants, found: Found, predictor: Predictor) -> list[
 def _counts(settings: ServeSettings) -> bool:
     """Whether tokens are counted in a ledger."""
     return bool(settings.tenants or settings.ledger)
+
+
+def _shown(ledger: str) -> str:
+    return without_password(ledger) if ledger.startswith(REDIS) else ledger
 
 
 async def _admission(settings: ServeSettings, tenants: Tenants, price: Price) -> Admission | None:
