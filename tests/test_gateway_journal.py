@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -178,6 +180,24 @@ def test_what_waits_is_written_at_the_end_and_what_is_too_much_is_counted(
     kept.close()
     assert len(list(read_entries(tmp_path))) + kept.num_lost == 60
     assert 0 < kept.num_lost <= 10
+
+
+def test_what_comes_while_the_last_lines_are_written_is_written_too(tmp_path: Path) -> None:
+    is_writing, may_go_on, calls = threading.Event(), threading.Event(), itertools.count()
+
+    def clock() -> float:
+        if threading.current_thread().name == "forethought-journal" and next(calls) == 1:  # 0: it looks for old files
+            is_writing.set()
+            may_go_on.wait(10)
+        return 1_000.0
+
+    journal = Journal(tmp_path / "journal", header(), clock=clock)
+    journal.note(entry(journal.ids.new(), "one"))
+    assert is_writing.wait(10)
+    journal.note(entry(journal.ids.new(), "two"))
+    threading.Timer(0.2, may_go_on.set).start()
+    journal.close()
+    assert len(list(read_entries(journal.folder))) == 2
 
 
 def test_of_a_huge_question_only_the_hash_is_kept(tmp_path: Path) -> None:

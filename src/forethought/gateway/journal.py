@@ -194,6 +194,7 @@ class Journal:
         self._is_closing.set()
         self._is_told.set()
         self._thread.join()
+        self._write()  # what came while the thread wrote for the last time
         for shard in self._shards:
             shard.close()
 
