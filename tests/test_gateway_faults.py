@@ -363,6 +363,77 @@ async def test_a_fault_of_the_gateway_leaves_nothing_reserved_and_nothing_open(p
         assert (await client.chat(question(1)))[0] == 200
 
 
+@contextlib.asynccontextmanager
+async def dropping(*, goes_away: bool) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """`(address, bodies)` of a server that answers after a while, and drops the connection of what holds "poison"."""
+    bodies: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = next(line[15:] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+                bodies.append(await reader.readexactly(int(length)))
+                if b"poison" in bodies[-1]:
+                    if goes_away:
+                        server.close()
+                    break
+                await asyncio.sleep(0.2)
+                content = json.dumps({**ANSWER, "usage": USAGE}).encode()
+                told = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+                writer.write(told % len(content) + content)
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1")
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", bodies
+    finally:
+        server.close()
+
+
+async def test_a_request_that_makes_the_server_fall_is_sent_twice_at_most(predictor):
+    """Every kept connection was tried, one after the other."""
+    async with (
+        dropping(goes_away=False) as (url, bodies),
+        served(url, predictor, server="vllm") as found,
+        Client(found.url) as client,
+    ):
+        await asyncio.gather(*(client.chat(question(1)) for _ in range(8)))
+        assert (await client.chat("poison"))[0] == 502
+    assert sum(b"poison" in body for body in bodies) == 2
+
+
+async def test_a_request_that_was_lost_with_the_server_is_not_settled_to_nothing(predictor, tmp_path):
+    settings = quotas(tmp_path) | {"log": str(tmp_path / "journal")}
+    async with (
+        dropping(goes_away=True) as (url, _),
+        served(url, predictor, server="vllm", **settings) as found,
+        Client(found.url, KEY) as client,
+    ):
+        assert (await client.chat(question(1)))[0] == 200
+        assert (await client.chat("poison"))[0] == 502
+        await found.opened.seen.journal.flush()
+    *_, last = read_entries(tmp_path / "journal")
+    assert last.settled == last.reserved
+
+
+async def test_trailers_without_an_end_are_not_kept(predictor):
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n")
+        with contextlib.suppress(OSError):
+            while True:
+                writer.write(b"x-a: " + b"a" * 1000 + b"\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.001)
+        writer.close()
+
+    async with await asyncio.start_server(talk, "127.0.0.1") as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        async with served(url, predictor, server="vllm") as found, Client(found.url) as client:
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await asyncio.wait_for(client.ask("/other"), 10)
+
+
 @pytest.fixture
 def litellm(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The hook's module, with the two names of LiteLLM's that it stands on; test_gateway_litellm.py has all of it."""

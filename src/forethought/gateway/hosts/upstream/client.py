@@ -19,7 +19,7 @@ from ...failing import UpstreamError
 
 Headers = Sequence[tuple[bytes, bytes]]
 
-HEADER_BYTES = 64 << 10  # of one reply, status line and all
+BARE_BYTES = 64 << 10  # of a reply without any of its body: of its head, or of trailers
 HIGH_WATER, LOW_WATER = 256 << 10, 64 << 10  # bytes of a reply that wait to be passed on
 IDLE_SECONDS = 4.0  # an unused connection is closed then: servers close them after 5 s and more
 RACE_SECONDS = 1.0  # a kept connection that is lost so soon, without a byte, was being closed while it was used
@@ -91,7 +91,7 @@ class Upstream:
             connection = await self._connect(exchange)
             connection.begin(head, is_head=is_head, is_chunked=length is None)
             return connection
-        while (kept := self._kept()) is not None:
+        if (kept := self._kept()) is not None:
             exchange.connection = kept
             started = time.monotonic()
             kept.begin(head + body, is_head=is_head)
@@ -101,7 +101,11 @@ class Upstream:
             except UpstreamError:
                 if exchange.is_gone or kept.num_bytes or time.monotonic() - started > RACE_SECONDS:
                     raise
-        connection = await self._connect(exchange)
+        try:
+            connection = await self._connect(exchange)
+        except UpstreamError as error:  # the server may have begun to work on what was lost with the kept connection
+            error.was_sent = kept is not None
+            raise
         connection.begin(head + body, is_head=is_head)
         await connection.head(self.reply_seconds)
         return connection
@@ -184,7 +188,7 @@ class Connection(asyncio.Protocol):
     Attributes:
         status: of the reply.
         headers: of it, names in lower case.
-        num_bytes: that came of it.
+        num_bytes: that came of it; `num_bare` since the last of its body.
         idle_since: when its last reply was complete.
     """
 
@@ -203,7 +207,7 @@ class Connection(asyncio.Protocol):
     def _reset(self, *, is_head: bool) -> None:
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
-        self.num_bytes = 0
+        self.num_bytes = self.num_bare = 0
         self._pieces: list[bytes] = []
         self._num_waiting = 0
         self._is_head = is_head
@@ -310,6 +314,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
             return
         self.num_bytes += len(data)
+        self.num_bare += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -317,7 +322,7 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             self.is_open = False  # also where the reply itself was whole
             self._fail("sent what is no HTTP")
-        if not self._has_head and self.num_bytes > HEADER_BYTES:
+        if self.num_bare > BARE_BYTES:
             self._fail("sent headers without an end")
         if self._error is not None or not self.is_open:
             self.is_open = False
@@ -353,7 +358,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """See httptools."""
-        if not self._is_complete:
+        if not self._has_head:  # else it is a trailer, which nobody waits for
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -377,6 +382,7 @@ class Connection(asyncio.Protocol):
         if not self._is_complete:
             self._pieces.append(body)
             self._num_waiting += len(body)
+            self.num_bare = 0
             self._wake()
 
     def on_message_complete(self) -> None:
