@@ -363,6 +363,43 @@ async def test_a_fault_of_the_gateway_leaves_nothing_reserved_and_nothing_open(p
         assert (await client.chat(question(1)))[0] == 200
 
 
+async def connected(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2].partition("/")[0]))
+
+
+async def test_a_head_that_comes_in_one_read_is_bounded_too(predictor):
+    async with ScriptedServer() as server, served(server.url, predictor, server="vllm") as found:
+        reader, writer = await connected(found.url)
+        writer.write(b"GET /v1/models HTTP/1.1\r\nhost: a\r\nx-a: " + b"a" * 100_000 + b"\r\n\r\n")
+        assert b" 431 " in await asyncio.wait_for(reader.readline(), 10)
+        writer.close()
+
+
+@pytest.mark.parametrize("rest", [b"{}", b"x"], ids=["ends", "goes on"])
+async def test_a_body_behind_its_refusal_does_not_hold_the_connection_for_ever(predictor, tmp_path, monkeypatch, rest):
+    for name in ("HEADER_SECONDS", "KEPT_SECONDS"):
+        monkeypatch.setattr(f"forethought.gateway.hosts.upstream.server.{name}", 0.3)
+    async with (
+        ScriptedServer() as server,
+        served(server.url, predictor, server="vllm", **quotas(tmp_path)) as found,
+        asyncio.timeout(10),
+    ):
+        reader, writer = await connected(found.url)
+        length = 2 if rest == b"{}" else 10**9
+        writer.write(b"POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % length)
+        assert b" 401 " in await reader.readuntil(b"}}")
+        writer.write(rest)
+        with contextlib.suppress(OSError):
+            while not reader.at_eof():
+                await asyncio.wait([closed := asyncio.ensure_future(reader.read(1))], timeout=0.05)
+                if closed.done():
+                    break
+                closed.cancel()
+                if rest == b"x":
+                    writer.write(rest)
+        writer.close()
+
+
 @contextlib.asynccontextmanager
 async def dropping(*, goes_away: bool) -> AsyncIterator[tuple[str, list[bytes]]]:
     """`(address, bodies)` of a server that answers after a while, and drops the connection of what holds "poison"."""

@@ -40,7 +40,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """See asyncio.Protocol."""
         super().connection_made(transport)
-        self._timer = self.loop.call_later(HEADER_SECONDS, self._late)
+        self._wait(HEADER_SECONDS, self._late)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
@@ -59,24 +59,25 @@ class HttpProtocol(HttpToolsProtocol):
             if b"\nupgrade" in head.lower():
                 data = UPGRADE.sub(b"", head) + end + rest
         super().data_received(data)
-        if not self._is_in_head:
-            return
-        self._num_bytes += 0 if self._is_shared else len(data)
-        if self._num_bytes > HEADER_BYTES:
-            self._refuse(b"431 Request Header Fields Too Large", b"the headers are too long", b"too_large")
+        if self._is_in_head:
+            self._num_bytes += 0 if self._is_shared else len(data)
+            self._bound(self._num_bytes)
+        elif self._timer is None and self._is_answered:  # of a request that was not waited for, and ends some time
+            self._wait(HEADER_SECONDS, self.timeout_keep_alive_handler)
 
     def on_message_begin(self) -> None:
         """See httptools."""
         super().on_message_begin()
         self._is_in_head = True
         self._num_bytes = 0
-        if self._timer is None:
-            self._timer = self.loop.call_later(HEADER_SECONDS, self._late)
+        self._wait(HEADER_SECONDS, self._late)
 
     def on_headers_complete(self) -> None:
         """See httptools."""
         self._is_in_head, self._is_in_body = False, True
         self._stop()
+        if not self._bound(len(self.url) + sum([len(name) + len(value) + 4 for name, value in self.headers])):
+            raise ValueError("a head that is too long")  # ends the parser; uvicorn calls `send_400_response`
         super().on_headers_complete()
         if self.parser.get_http_version() == "1.0" and self.cycle is not None:
             self.cycle.send = _until_closed(self.cycle)  # type: ignore[assignment, method-assign]
@@ -85,6 +86,12 @@ class HttpProtocol(HttpToolsProtocol):
         """See httptools."""
         self._is_shared, self._is_in_body = True, False
         super().on_message_complete()
+        if self._is_answered:
+            self._wait(KEPT_SECONDS, self.timeout_keep_alive_handler)
+
+    def send_400_response(self, msg: str) -> None:
+        """See uvicorn: what came is no HTTP."""
+        self._refuse(b"400 Bad Request", b"this is no HTTP request", b"invalid_request")
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""
@@ -97,6 +104,21 @@ class HttpProtocol(HttpToolsProtocol):
         if self._slow is not None:
             self._slow.cancel()
             self._slow = None
+
+    @property
+    def _is_answered(self) -> bool:
+        """Whether the last request got all of its reply."""
+        return self.cycle is not None and self.cycle.response_complete
+
+    def _bound(self, num_bytes: int) -> bool:
+        """Whether a head is short enough; refuses it otherwise."""
+        if num_bytes > HEADER_BYTES:
+            self._refuse(b"431 Request Header Fields Too Large", b"the headers are too long", b"too_large")
+        return num_bytes <= HEADER_BYTES
+
+    def _wait(self, seconds: float, late: Callable[[], None]) -> None:
+        self._stop()
+        self._timer = self.loop.call_later(seconds, late)
 
     def _stop(self) -> None:
         if self._timer is not None:
