@@ -400,6 +400,17 @@ async def test_a_body_behind_its_refusal_does_not_hold_the_connection_for_ever(p
         writer.close()
 
 
+async def test_a_key_that_is_no_secret_may_stand_in_an_answer(predictor, monkeypatch):
+    monkeypatch.setenv("UPSTREAM_KEY", "EMPTY")
+    content = json.dumps({**ANSWER, "usage": USAGE, "note": "EMPTY"}).encode()
+    async with (
+        answering(content) as (url, _),
+        served(url, predictor, server="vllm", upstream_key_env="UPSTREAM_KEY") as found,
+        Client(found.url) as client,
+    ):
+        assert (await client.chat(question(1)))[0] == 200
+
+
 @contextlib.asynccontextmanager
 async def dropping(*, goes_away: bool) -> AsyncIterator[tuple[str, list[bytes]]]:
     """`(address, bodies)` of a server that answers after a while, and drops the connection of what holds "poison"."""

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from ....servers import reading
-from ....servers.address import Address, Key
+from ....servers.address import LEAST_KEY, Address, Key
 from ...asgi import Message, Receive, Send
 from ...failing import RefusedError, UpstreamError
 from .client import Connection, Exchange, Upstream
@@ -50,7 +50,8 @@ class Forward:
         self._root = self._api.removesuffix(b"/v1") if self._api.endswith(b"/v1") else b""
         self._key = key
         self._added = [] if key is None else key_headers(key, kind)
-        self._secret = None if key is None else self._added[0][1].removeprefix(b"Bearer ")
+        secret = b"" if key is None else self._added[0][1].removeprefix(b"Bearer ")
+        self._secret = secret if len(secret) >= LEAST_KEY else None  # "none" is no secret, and stands in many an answer
         self._dropped = frozenset(private) | (CREDENTIALS if key is not None else frozenset())
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
