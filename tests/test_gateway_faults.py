@@ -199,6 +199,19 @@ def test_texts_that_name_addresses_are_no_files() -> None:
     assert beyond({"messages": deep}) == (0, 0, "")
 
 
+def test_parts_without_a_type_are_what_their_field_says() -> None:
+    """vLLM reads them so."""
+    image, film = {"image_url": "http://a.example/pear.png"}, {"video_url": {"url": "http://a.example/pears.mp4"}}
+    assert beyond({"messages": [{"role": "user", "content": [image, image]}]})[0] == 2
+    assert beyond({"messages": [{"role": "user", "content": [film]}]})[2] == "url"
+
+
+def test_prompts_that_are_given_as_embeddings_are_answered_each() -> None:
+    found = read(TEXT, {"prompt_embeds": ["AAAA"] * 5}, kind=KINDS["vllm"], template=None, models=(), start=None)
+    assert found is not None
+    assert found.num_thoughts >= 5
+
+
 @pytest.mark.parametrize("fields", [{"n": 100_000}, {"n": 1 << 40}])
 async def test_more_answers_than_are_reserved_are_not_asked_for(predictor, tmp_path, fields):
     text = '[tenants.one]\nkey_sha256 = "KEY"\ntokens_per_minute = 100_000_000\n'
@@ -409,6 +422,23 @@ async def test_a_key_that_is_no_secret_may_stand_in_an_answer(predictor, monkeyp
         Client(found.url) as client,
     ):
         assert (await client.chat(question(1)))[0] == 200
+
+
+async def test_no_number_of_a_client_breaks_the_page_or_takes_its_rows(predictor):
+    async with (
+        ScriptedServer() as server,
+        served(server.url, predictor, server="vllm") as found,
+        Client(found.url) as client,
+    ):
+        for cap in (10**400, *range(1, 30)):
+            await client.chat(question(1), thinking_token_budget=cap, max_tokens=30)
+        await client.chat(question(1))
+        assert (await client.ask("/metrics"))[0] == 200
+        status, _, content = await client.ask("/forethought/state")
+        assert status == 200
+        labels = {each["label"]: each["requests"] for each in json.loads(content)["options"]}
+        assert labels.pop("own") == 29
+        assert len(labels) == 1
 
 
 @contextlib.asynccontextmanager

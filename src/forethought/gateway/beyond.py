@@ -26,13 +26,12 @@ def beyond(body: Mapping[str, Any]) -> tuple[int, int, str]:
         stored = "prompt"
     images = num_bytes = 0
     for part in _parts(body):
-        kind = part.get("type")
-        if kind in IMAGES:
+        if _is_of(IMAGES, part):
             images += 1
             num_bytes += sum(len(text) for _, text in _texts(part))
-        elif kind == "item_reference":
+        elif part.get("type") == "item_reference":
             stored = stored or "item_reference"
-        elif kind in FILES and not stored:
+        elif _is_of(FILES, part) and not stored:
             stored = next((name for name, text in _texts(part) if _refers(name, text)), "")
     return images, num_bytes, stored
 
@@ -42,6 +41,11 @@ def runs_tools(body: Mapping[str, Any]) -> bool:
     tools = body.get("tools")
     kinds = [tool.get("type") for tool in tools if isinstance(tool, Mapping)] if isinstance(tools, list) else []
     return body.get(SEARCH) is not None or any(kind is not None and kind not in CLIENTS for kind in kinds)
+
+
+def _is_of(kinds: tuple[str, ...], part: Mapping[str, Any]) -> bool:
+    """Whether a part is of one of these kinds, which some servers (vLLM) read off its field where it has no type."""
+    return part.get("type") in kinds or any(name in part for name in kinds)
 
 
 def _refers(name: str, text: str) -> bool:

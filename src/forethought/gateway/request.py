@@ -22,6 +22,7 @@ NO_THOUGHT, BEAMS = "the prompt opens no thought", "beam search keeps no thinkin
 TOOLS, SHAPED = "tools", "structured output"
 FORMED = (TOOLS, SHAPED)  # why there is no curve, where the answer is no plain text either
 MOST_THOUGHTS = 1 << 16  # of one request; no server takes more
+MOST_NUMBER = 1 << 53  # of a cap or a limit, the same
 COMPLETION_LIMIT = ("vllm", "openai")  # kinds where `max_completion_tokens` goes before `max_tokens`
 OTHER_LIMITS = {"llama.cpp": ("n_predict",)}  # fields that go before the usual ones
 OTHER_NUMBERS = {"llama.cpp": ("n_cmpl",)}  # fields that ask for several answers, beside `n`
@@ -141,6 +142,8 @@ def read(
 def _num_thoughts(path: str, body: Mapping[str, Any], thoughts: list[int | None]) -> int:
     prompts = body.get("prompt") if path == TEXT else None
     several = len(prompts) if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int) else 1
+    if path == TEXT and isinstance(embedded := body.get("prompt_embeds"), list):  # vLLM answers each of these too
+        several += len(embedded)
     return several * max(number or 1 for number in thoughts)
 
 
@@ -174,7 +177,7 @@ def _is_shaped(body: Mapping[str, Any]) -> bool:
 
 
 def _is_whole(value: object) -> bool:
-    return value is None or (isinstance(value, int) and not isinstance(value, bool))
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MOST_NUMBER)
 
 
 def _asked(

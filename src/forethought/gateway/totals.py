@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import MissingExtraError
 from ..runs.journal import CLIENT_LEFT, DONE, ENDINGS, REFUSED, REFUSED_UPSTREAM, UPSTREAM_FAILED, Entry
-from .decision import KINDS
+from .decision import KINDS, OWN
 
 MOST_LABELS = 200  # of one kind: what comes later counts as OTHER
 OTHER = "other"
@@ -124,7 +124,8 @@ class Totals:
         self.output_tokens += entry.output_tokens or 0
         if entry.option is None or entry.is_shadow:
             return
-        option = _under(self.options, entry.option, OptionTotals)
+        is_free = entry.kind == OWN and entry.option == str(entry.budget)  # any number: no option of the menu's
+        option = _under(self.options, OWN if is_free else entry.option, OptionTotals)
         option.requests += 1
         limit = None if entry.budget is None else entry.budget * entry.num_thoughts
         if limit is not None:
