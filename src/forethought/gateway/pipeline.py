@@ -148,7 +148,7 @@ class Pipeline:
         reply, was_sent = Reply(send, own, drops_usage=call.drops_usage, safe=safe), False
         try:
             content, body, last_byte = read
-            if call.request is not None and not self.is_shadow:
+            if not self.is_shadow:
                 scope, content = self._onward(policy, scope, body, content, call)
             call.added = time.perf_counter() - last_byte
             replay = replayed(content, receive)
@@ -268,15 +268,16 @@ class Pipeline:
         self, policy: Policy, scope: Message, body: Mapping[str, Any], content: bytes, call: Call
     ) -> tuple[Message, bytes]:
         """`(scope, body)`: what goes to the server."""
-        decision, request, changes = call.decision, call.request, self.changes(call)
-        assert decision is not None
-        assert request is not None
+        decision, request = call.decision, call.request
+        changes = {} if decision is None else self.changes(call)
         if changes or call.tenant.models or self._is_limited(call.tenant):  # names that are there twice mean the same
             content = json.dumps(merged(body, changes)).encode()
         own = (b"content-length", b"accept-encoding", b"transfer-encoding")
         headers = [pair for pair in scope["headers"] if bytes(pair[0]).lower() not in own]
         headers += [(b"content-length", str(len(content)).encode()), (b"accept-encoding", b"identity")]
         scope = {**scope, "headers": headers}
+        if decision is None or request is None:
+            return scope, content
         is_kept = policy.has_caps or decision.kind == UNTOUCHED or request.no_curve in FORMED or call.path != CHAT
         if not is_kept and decision.budget is not None and decision.budget >= 0:
             scope[TWO_CALLS] = decision.budget
