@@ -507,6 +507,9 @@ def test_what_a_plan_says_itself_is_not_given_again(call: Call, planned: Path) -
     said = call("run", "--plan", planned, "--hard-total", "--compare", "uniform")
     assert said.code == 2
     assert "--compare, --hard-total: not with --plan; leave it out" in said.err
+    said = call("run", "--plan", planned, "--min-agreement", 0.5, "--vote-weights", "answer", "--waves")
+    assert said.code == 2
+    assert "--waves, --min-agreement, --vote-weights: the plan p.json already states it" in said.err
     assert call("run").code == 2
     assert call("run", "p").code == 2
 

@@ -129,8 +129,8 @@ def import_profile(settings: ImportSettings, *, progress: Progress = quiet) -> I
     The files are checked as a whole first: either the profile is written, or nothing is.
     """
     path = import_file(settings)
-    check_target(path, settings.files)
-    check_file(path)
+    check_file(path, read=settings.files)
+    check_target(path)
     imported = read_profile(settings, path, progress=progress)
     if not imported.profile.layers:
         name, reason = training.default_predictor(imported.profile)
