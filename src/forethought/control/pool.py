@@ -22,7 +22,7 @@ from ..core.prompts import PromptTemplate
 from ..core.protocols import CountingEngine, Engine
 from ..core.provenance import UNKNOWN, Provenance
 from ..core.records import Record
-from ..core.terms import WARNED_AT, HardCap
+from ..core.terms import WARNED_AT, HardCap, percent
 from ..engines.flight import failed
 from ..engines.lengths import upper_bound
 from ..errors import InvalidSettingsError
@@ -207,11 +207,11 @@ class Pool:
         if taken >= WARNED_AT * self.cap.amount and not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "note: %s of the %s of %s are spent (%.0f%%)",
+                "note: %s of the %s of %s are spent (%s)",
                 self.cap.cost.amount(taken),
                 self.name,
                 self.cap,
-                100 * taken / self.cap.amount,
+                percent(taken / self.cap.amount, 0),
             )
 
     def _end(self, taken: float) -> None:
