@@ -321,6 +321,10 @@ def test_what_failed_and_is_answered_later_is_fed_by_itself(call, tmp_path, capl
     assert call(*tonight).code == 0
     assert Predictor.load("nightly").card.history == whole
     assert "was added before" in caplog.text
+    (tmp_path / "runs/a/fed.json").write_text("[]")
+    said = call(*tonight)
+    assert said.code == 1
+    assert "fed.json does not say what of this run a history was fed: must be an object" in said.err
 
 
 def test_answers_to_a_plan_are_draws_under_what_they_were_given():

@@ -270,7 +270,7 @@ def collect(settings: CollectSettings) -> Collected:
     check_references(judge.grader, plan.queries, source=str(place.with_name(given.plan)))
     folder = Path(settings.out or given.out)
     check_folder(folder)
-    asked = given.batch_server
+    asked = given.server
     run = RunDirectory.create(
         folder, kind="run", provenance=plan_provenance(plan, judge, asked.info), settings={"batch": str(place)}
     )

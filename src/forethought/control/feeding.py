@@ -6,17 +6,18 @@ import fcntl
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from ..core.codec import UnfitError, decode, encode
 from ..core.data import Grade, StopReason
 from ..core.files import make_folder, open_bytes, read_json, write_json
 from ..core.menu import Menu
 from ..core.profile import Profile
 from ..core.provenance import Provenance
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, RunError
 from ..predictors.bundle import SETTINGS_FILE, locate
 from ..predictors.feeding import feed, history_card
 from ..predictors.history import HistoryPredictor
@@ -145,6 +146,14 @@ def _feed(folder: Path, parts: Sequence[tuple[str, Profile]]) -> None:
             logger.info("history %s: %s samples", folder, f"{known.num_draws:,.0f}" if known else "no")
 
 
+@dataclass(frozen=True, slots=True)
+class _Fed:
+    """RUN/fed.json: what the run goes by, and its parts; None of an earlier version, which fed all that it had."""
+
+    id: str
+    parts: tuple[tuple[str, ...], ...] | None = None
+
+
 def _parts(run: RunDirectory, ids: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
     """What a run goes by in a history, so that it is fed once; and what was answered when that name was made.
 
@@ -152,15 +161,21 @@ def _parts(run: RunDirectory, ids: Sequence[str]) -> Iterator[tuple[str, tuple[s
     """
     path = run.path / FED
     with run.turn():
-        if not path.is_file():
-            made = fingerprint([run.header.provenance.to_json(), time.time_ns()])
-            write_json(path, {"id": made, "parts": [list(ids)]})
-        kept = read_json(path)
-        parts = kept.get("parts", [list(ids)])  # without: of an earlier version, which fed all that it had
+        if path.is_file():
+            try:
+                known = decode(_Fed, read_json(path), lenient=(_Fed,))
+            except UnfitError as error:
+                raise RunError(
+                    f"{path} does not say what of this run a history was fed: {error}. Copy it again; or delete it, "
+                    "and the run is fed anew"
+                ) from error
+        else:
+            known = _Fed(fingerprint([run.header.provenance.to_json(), time.time_ns()]))
+        parts = (tuple(ids),) if known.parts is None else known.parts
         earlier = {query_id for part in parts for query_id in part}
-        later = [query_id for query_id in ids if query_id not in earlier]
-        if later or "parts" not in kept:
-            parts = [*parts, *([later] if later else [])]
-            write_json(path, {**kept, "parts": parts})
+        if later := tuple(query_id for query_id in ids if query_id not in earlier):
+            parts = (*parts, later)
+        if parts != known.parts:
+            write_json(path, encode(_Fed(known.id, parts)))
     for number, part in enumerate(parts):
-        yield f"{kept['id']}{f'-{number + 1}' if number else ''}", tuple(map(str, part))
+        yield f"{known.id}{f'-{number + 1}' if number else ''}", part
