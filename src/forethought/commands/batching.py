@@ -13,7 +13,7 @@ from ..control.batches import Bounds, Round, find_round, fitting, make_round, re
 from ..control.billing import Prices
 from ..control.budgets import keep_plan
 from ..control.collecting import SHOWN, Job, Settled
-from ..control.feeding import feed_run
+from ..control.feeding import check_history, feed_run
 from ..control.judging import Judge
 from ..control.plan import Plan
 from ..control.planning import engine_for, model_of, weights_for
@@ -270,6 +270,7 @@ def collect(settings: CollectSettings) -> Collected:
     check_references(judge.grader, plan.queries, source=str(place.with_name(given.plan)))
     folder = Path(settings.out or given.out)
     check_folder(folder)
+    check_history(settings.history)
     asked = given.server
     run = RunDirectory.create(
         folder, kind="run", provenance=plan_provenance(plan, judge, asked.info), settings={"batch": str(place)}

@@ -305,7 +305,7 @@ def find_round(paths: Sequence[Path], named: str = "") -> tuple[Path, Round]:
     if named:
         path = Path(named)
         if not path.name.endswith(".batch.json"):
-            path = path.with_name(f"{path.stem}.batch.json")
+            path = path.parent / f"{path.stem}.batch.json"
         return path, Round.load(path)
     prints = Counter[str]()
     for path in paths:

@@ -17,12 +17,13 @@ from ..core.files import make_folder, open_bytes, read_json, write_json
 from ..core.menu import Menu
 from ..core.profile import Profile
 from ..core.provenance import Provenance
-from ..errors import InvalidInputError, RunError
-from ..predictors.bundle import SETTINGS_FILE, locate
-from ..predictors.feeding import feed, history_card
+from ..errors import InvalidInputError, InvalidSettingsError, RunError
+from ..predictors.bundle import SETTINGS_FILE, check_place, locate
+from ..predictors.feeding import feed, history_card, history_of
 from ..predictors.history import HistoryPredictor
 from ..predictors.predictor import Predictor
 from ..runs.draws import Draws, counted_answers
+from ..runs.folders import check_folder
 from ..runs.store import RunDirectory, fingerprint
 from .answers import Answer, Answers
 from .budgets import read_plan
@@ -97,6 +98,31 @@ def history_folder(source: str) -> Path | None:
         return folder if isinstance(predictor.estimator, HistoryPredictor) else None
 
 
+def check_history(source: str | Path | None, *, is_made: bool = False) -> None:
+    """Refuses a folder that samples could not be added to, before any is drawn; nothing where there is none.
+
+    Args:
+        source: the folder.
+        is_made: one that is not there yet is made of the samples; else it must be a history already.
+
+    Raises:
+        ModelFileError, RunError: something else is there, or it cannot be written.
+        InvalidSettingsError: there is no history in it.
+    """
+    if not source:
+        return
+    folder = Path(source)
+    check_folder(folder, "--history")
+    check_place(folder)
+    if (folder / SETTINGS_FILE).is_file():
+        history_of(Predictor.load(folder))
+    elif not is_made:
+        raise InvalidSettingsError(
+            f"--history {source}: there is no history yet, and a run samples too few options to begin one; make it of "
+            f"a profile: forethought train PROFILE --predictor history --out {source}"
+        )
+
+
 def feed_run(folder: Path, run: RunDirectory) -> None:
     """Feeds the graded answers of a finished run to a history; nothing, with a note, where none were graded.
 
@@ -124,6 +150,7 @@ def feed_profile(folder: Path, run: RunDirectory) -> None:
 
 def _feed(folder: Path, parts: Sequence[tuple[str, Profile]]) -> None:
     """Feeds what goes by these names but for what the history knows already: a note says so where that is all."""
+    shown, folder = folder, folder.resolve()
     make_folder(folder.parent)
     with open_bytes(folder.with_name(f".{folder.name}.feeding"), "ab+", "written") as lock:  # freed by a kill, too
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -131,7 +158,7 @@ def _feed(folder: Path, parts: Sequence[tuple[str, Profile]]) -> None:
             (name, first), *parts = parts
             predictor = before = train(first, HISTORY, fed_as=name)
             predictor.save(folder)
-            logger.info("history %s: created with %d questions", folder, first.num_queries)
+            logger.info("history %s: created with %d questions", shown, first.num_queries)
         else:
             predictor = before = Predictor.load(folder)
             earlier = {each.id for each in history_card(predictor).fed}
@@ -143,7 +170,7 @@ def _feed(folder: Path, parts: Sequence[tuple[str, Profile]]) -> None:
         if predictor is not before:
             predictor.save(folder)
             known = predictor.card.history
-            logger.info("history %s: %s samples", folder, f"{known.num_draws:,.0f}" if known else "no")
+            logger.info("history %s: %s samples", shown, f"{known.num_draws:,.0f}" if known else "no")
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ def check_folder(folder: Path, flag: str = "--out") -> None:
     """Refuses a place where no folder can be made or written; nothing is made."""
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; give {flag} a folder")
-    _check_parents(folder)
+    _check_parents(folder, flag)
 
 
 def check_file(file: Path, flag: str = "--out", *, read: Iterable[str] = ()) -> None:
