@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from ..core.files import make_folder, open_bytes, read_json, write_json
 from ..core.menu import Menu
 from ..core.profile import Profile
 from ..core.provenance import Provenance
+from ..core.records import Record
 from ..errors import InvalidInputError, InvalidSettingsError, RunError
 from ..predictors.bundle import SETTINGS_FILE, check_place, locate
 from ..predictors.feeding import feed, history_card, history_of
@@ -31,6 +32,7 @@ from .sources import open_profile
 from .training import HISTORY, train
 
 FED = "fed.json"  # in a run: what it goes by in the histories that it was fed to
+SAMPLE = "\t"  # between a query's id, which holds none, and the number of its sample
 
 NOTHING_KNOWN = "none of the answers was graded and counted, so there is nothing to learn from them"
 
@@ -74,16 +76,24 @@ def answered(answers: Iterable[Answer], menu: Menu, made: Provenance) -> Profile
     )
 
 
-def sampled(run: RunDirectory, answers: Iterable[Answer], menu: Menu, made: Provenance) -> Profile:
-    """The samples of these answers as a profile of single samples, by the options that votes draw them by."""
-    row_of = {each.id: row for row, each in enumerate(answers)}
-    singles = Menu.named(menu.singles.values())
-    draws = Draws(singles, made, len(row_of))
-    for record in run.latest():
+def _samples(run: RunDirectory, answer_of: Mapping[str, Answer], menu: Menu) -> dict[str, Record]:
+    """What a history can learn of the samples of these answers, by query and number, without their thoughts."""
+    return {
+        f"{record.query_id}{SAMPLE}{record.sample}": replace(record, reasoning="")
+        for record in run.latest()
+        if record.query_id in answer_of and record.option in menu.singles and record.is_counted
+        if (outcome := record.at(record.budget)) is not None and outcome.grade is not None
+    }
+
+
+def sampled(records: Sequence[Record], menu: Menu, made: Provenance) -> Profile:
+    """These samples as a profile of single samples, by the options that votes draw them by."""
+    row_of = {query_id: row for row, query_id in enumerate(dict.fromkeys(each.query_id for each in records))}
+    draws = Draws(Menu.named(menu.singles.values()), made, len(row_of))
+    for record in records:
         outcome = record.at(record.budget)
-        is_known = outcome is not None and outcome.grade is not None and record.is_counted
-        if outcome is not None and is_known and record.query_id in row_of and record.option in singles.labels:
-            draws.add(row_of[record.query_id], record, [outcome])
+        assert outcome is not None  # see `_samples`
+        draws.add(row_of[record.query_id], record, [outcome])
     rows, counted = draws.counted()
     ids = tuple(row_of)
     return Profile(query_ids=tuple(ids[row] for row in rows), provenance=replace(made, menu=counted["menu"]), **counted)
@@ -126,16 +136,20 @@ def check_history(source: str | Path | None, *, is_made: bool = False) -> None:
 def feed_run(folder: Path, run: RunDirectory) -> None:
     """Feeds the graded answers of a finished run to a history; nothing, with a note, where none were graded.
 
-    Answers that came after it was fed (what had failed, tried again) are fed by themselves.
+    Answers and samples that came after it was fed (what had failed, tried again) are fed by themselves.
     """
     made, menu = replace(run.header.provenance, name=run.path.resolve().name), read_plan(run).menu
     answer_of = {each.id: each for each in Answers.load(run.path) if is_known(each)}
     parts = []
-    for name, ids in _parts(run, tuple(answer_of)):
-        found = [answer_of[query_id] for query_id in ids if query_id in answer_of]
-        if found:
-            several = (menu.samples_B > 1).any()
-            parts.append((name, sampled(run, found, menu, made) if several else answered(found, menu, made)))
+    if (menu.samples_B > 1).any():
+        record_of = _samples(run, answer_of, menu)
+        for name, keys in _parts(run, tuple(record_of)):
+            if records := [each for key, each in record_of.items() if key in keys or _query(key) in keys]:
+                parts.append((name, sampled(records, menu, made)))
+    else:
+        for name, ids in _parts(run, tuple(answer_of)):
+            if found := [each for query_id, each in answer_of.items() if query_id in ids]:
+                parts.append((name, answered(found, menu, made)))
     if parts:
         _feed(folder, parts)
     else:
@@ -181,10 +195,16 @@ class _Fed:
     parts: tuple[tuple[str, ...], ...] | None = None
 
 
-def _parts(run: RunDirectory, ids: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """What a run goes by in a history, so that it is fed once; and what was answered when that name was made.
+def _query(key: str) -> str:
+    """The query of a sample; of a query its own id."""
+    return key.partition(SAMPLE)[0]
 
-    `ids` that stand in no earlier part make one more.
+
+def _parts(run: RunDirectory, keys: Sequence[str]) -> Iterator[tuple[str, Collection[str]]]:
+    """What a run goes by in a history, so that it is fed once; and what was there when that name was made.
+
+    `keys`, of answers or of samples, that stand in no earlier part make one more. An earlier version named the queries
+    of samples: all of them were fed.
     """
     path = run.path / FED
     with run.turn():
@@ -198,11 +218,11 @@ def _parts(run: RunDirectory, ids: Sequence[str]) -> Iterator[tuple[str, tuple[s
                 ) from error
         else:
             known = _Fed(fingerprint([run.header.provenance.to_json(), time.time_ns()]))
-        parts = (tuple(ids),) if known.parts is None else known.parts
-        earlier = {query_id for part in parts for query_id in part}
-        if later := tuple(query_id for query_id in ids if query_id not in earlier):
+        parts = (tuple(keys),) if known.parts is None else known.parts
+        earlier = {key for part in parts for key in part}
+        if later := tuple(key for key in keys if key not in earlier and _query(key) not in earlier):
             parts = (*parts, later)
         if parts != known.parts:
             write_json(path, encode(_Fed(known.id, parts)))
     for number, part in enumerate(parts):
-        yield f"{known.id}{f'-{number + 1}' if number else ''}", part
+        yield f"{known.id}{f'-{number + 1}' if number else ''}", frozenset(part)
