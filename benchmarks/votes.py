@@ -1,6 +1,7 @@
 """Thoughts or votes? Rules of how many samples vote, replayed on the same frozen samples, at equal spent tokens.
 
-    OMP_NUM_THREADS=1 python benchmarks/votes.py profile TRAIN TEST --out DIR [--levels N,…]
+    OMP_NUM_THREADS=1 python benchmarks/votes.py profile [TRAIN] TEST --out DIR [--levels N,…]
+    OMP_NUM_THREADS=1 python benchmarks/votes.py weights PROFILE --out DIR
     OMP_NUM_THREADS=1 python benchmarks/votes.py simulated --out DIR
     OMP_NUM_THREADS=1 python benchmarks/votes.py epoch EPOCH/dev.parquet --out DIR
     OMP_NUM_THREADS=1 python benchmarks/votes.py thoughts LONG-THOUGHTS/controls.parquet --out DIR
@@ -20,6 +21,8 @@ All settings (options, thresholds, windows, tables) are chosen on training quest
 which is worth most there: those of TRAIN, whose samples are as many as vote at most, or all but each fifth in turn.
 What is reported is the mean over random orders of each question's samples. Intervals are 95% paired bootstrap intervals
 over questions.
+
+`weights` compares votes that count alike with votes that weigh as much as the model's own log-probability says.
 """
 
 from __future__ import annotations
@@ -34,13 +37,17 @@ from typing import Any
 import numpy as np
 
 import votes_data
+from forethought.control.sources import open_profile
 from forethought.control.waves import WavePolicy, choose
 from forethought.core.data import FloatArray, IntArray
+from forethought.core.registry import make
 from forethought.core.stopping import Standing
 from forethought.evaluation.blending import blend_asc
+from forethought.evaluation.bootstrap import estimate, resampled_means
 from forethought.evaluation.stopping import AdaptiveConsistency, EarlyStopping, FixedSamples
 from forethought.evaluation.vote_frontiers import PricedRule, VoteComparison, choose_settings, compare_rules
 from forethought.evaluation.vote_replay import FrozenDraws, Replayed, replay
+from forethought.evaluation.votes import voted
 from forethought.predictors.parts.linear import RidgeProblem
 from forethought.predictors.parts.wave_table import learn_waves
 from votes_data import Frozen
@@ -215,7 +222,9 @@ def halves(draws: FrozenDraws) -> tuple[FrozenDraws, FrozenDraws]:
     )
 
 
-def cross_fitted(part: Part, price_P: FloatArray, features_Q_F: FloatArray | None = None) -> list[PricedRule]:
+def cross_fitted(
+    part: Part, price_P: FloatArray, features_Q_F: FloatArray | None = None, *, is_rising: bool = False
+) -> list[PricedRule]:
     """All rules on all questions, a fifth at a time, with the others as training questions."""
     fold_Q = np.random.default_rng(0).permutation(part.num_queries) % FOLDS
     found = []
@@ -223,7 +232,8 @@ def cross_fitted(part: Part, price_P: FloatArray, features_Q_F: FloatArray | Non
         rows, others = np.flatnonzero(fold_Q == fold), np.flatnonzero(fold_Q != fold)
         train, test = part.select(others), part.select(rows)
         if features_Q_F is not None:
-            train, test = with_features(train, test, features_Q_F[others], features_Q_F[rows])
+            known, new = features_Q_F[others], features_Q_F[rows]
+            train, test = with_features(train, test, known, new, is_rising=is_rising)
         found.append((rows, rules_on(train, test, price_P)))
     return [PricedRule.joined([(rows, rules[number]) for rows, rules in found]) for number in range(len(found[0][1]))]
 
@@ -446,12 +456,24 @@ def simulated_case() -> Case:
 
 
 def profile_case(sources: Sequence[str], grader: str, name: str, levels: Sequence[float] | None) -> Case:
-    """Two profiles with answers and the same options: of training questions, and of those that are reported."""
-    known, new = (votes_data.from_profile(source, grader=grader) for source in sources)
-    if known.labels != new.labels:
-        raise SystemExit(f"the profiles have other options: {known.labels} and {new.labels}")
+    """Profiles with answers and the same options: of training questions and of those that are reported, or of both."""
+    *others, new = (votes_data.from_profile(source, grader=grader) for source in sources)
+    title = f"Thoughts or votes: {new.name}"
     is_rising = all(label.isdigit() for label in new.labels)  # caps
-    return pair_case(name, f"Thoughts or votes: {new.name}", known, new, levels, is_rising=is_rising)
+    if others:
+        if others[0].labels != new.labels:
+            raise SystemExit(f"the profiles have other options: {others[0].labels} and {new.labels}")
+        return pair_case(name, title, others[0], new, levels, is_rising=is_rising)
+    num_questions, num_samples = new.group_O_Q_T.shape[1:]
+    part = frozen_part(new, most=num_samples, seed=0)
+    rules = cross_fitted(part, prices(part.draws_O), new.features_Q_F, is_rising=is_rising)
+    facts = (
+        f"{new.name}, options {', '.join(new.labels)}",
+        f"{num_questions} questions with {num_samples} samples, of which up to {num_samples} vote; the other four "
+        "fifths of the questions choose",
+    )
+    ours = "waves" if new.features_Q_F is None else OURS
+    return Case(name, title, facts, rules, levels or levels_of(rules), ours, part, new.simulated)
 
 
 def epoch_cases(path: Path) -> list[Case]:
@@ -498,17 +520,45 @@ def thoughts_case(path: Path) -> Case:
     return Case("long-thoughts", title, facts, rules, levels_of(rules), "waves", part, with_accuracy=False)
 
 
+def write_weights(source: str, grader: str, folder: Path) -> None:
+    """How often votes are right that count alike, and the points that weights add; over all subsets of the traces."""
+    profile, voting = open_profile(source), make("graders", grader, {})
+    most = int(profile.num_tried_Q.min())
+    samples = [number for number in (2, 3, 4, 8, 16) if number <= most]
+    votes = [voted(profile, samples, voting, by) for by in ("", "answer", "thought")]
+    menu, right = votes[0].menu, [each.num_right_Q_B / each.tried_Q_B for each in votes]
+    means_R_N = resampled_means(np.concatenate(right, axis=1), num_resamples=2_000, seed=0)
+    alike_R_V, *weighted = np.split(means_R_N, len(votes), axis=1)
+    lines = [
+        f"# Do weights help a vote? {profile.provenance.model}",
+        "",
+        f"- {profile.num_queries:,} questions with {most} samples; 95% paired bootstrap intervals over questions",
+        "",
+        "| option | one vote each | by the answer's log-probability | by the thought's |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for column in np.argsort(menu.samples_B, kind="stable"):
+        gains = [_points(estimate(each[:, column] - alike_R_V[:, column])) for each in weighted]
+        cells = [menu.labels[column], f"{100 * alike_R_V[0, column]:.1f}%", *gains]
+        lines.append(f"| {' | '.join(cells)} |")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "weights.md").write_text("\n".join(lines) + "\n", "utf-8")
+
+
 def main() -> None:
     """Replays the rules on one kind of data, and writes what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=("profile", "simulated", "epoch", "thoughts"))
-    parser.add_argument("data", nargs="*", help="TRAIN TEST profiles, or one Parquet file")
+    parser.add_argument("kind", choices=("profile", "weights", "simulated", "epoch", "thoughts"))
+    parser.add_argument("data", nargs="*", help="one profile or two, TRAIN and TEST; or one Parquet file")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--name", default="profile", help="of the folder, for two profiles")
+    parser.add_argument("--name", default="profile", help="of the folder, for profiles")
     parser.add_argument("--grader", default="number", help="says which answers of a profile are the same")
     parser.add_argument("--levels", help="spent tokens per question, with commas between them")
     options = parser.parse_args()
     levels = [float(each) for each in options.levels.split(",")] if options.levels else None
+    if options.kind == "weights":
+        write_weights(options.data[0], options.grader, options.out / options.name)
+        return
     if options.kind == "simulated":
         cases = [simulated_case()]
     elif options.kind == "profile":

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -150,6 +151,12 @@ def test_no_file_is_long() -> None:
 
 
 @pytest.mark.slow
+def test_shares_are_shown_by_percent() -> None:
+    """`:.0%` shows 99.6% as 100%, and 0.4% as 0%."""
+    rounding = re.compile(r":[<>]?\d*\.\d%|%%\)")
+    assert not [path for path in _modules() if rounding.search(path.read_text("utf-8"))]
+
+
 @pytest.mark.parametrize("path", list(_modules()), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_one_way(path: Path) -> None:
     own = _noun(path)

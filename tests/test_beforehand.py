@@ -241,6 +241,23 @@ def test_a_folder_without_any_grade_names_the_remedy(call: Call, trained: str) -
         assert "forethought regrade" in said.err
 
 
+@pytest.mark.parametrize("worker", [(), ("--worker", "1/2")])
+def test_a_run_that_another_process_writes_is_refused_before_a_model_is_opened(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: tuple[str, ...]
+) -> None:
+    write_inputs(tmp_path)
+    command = ("profile", "fake", "q.jsonl", "--out", "out", "--limit", 4, "--quiet")
+    assert call(*command).code == 0
+
+    def never(*_: object, **__: object) -> Any:
+        raise AssertionError("a model was opened")
+
+    monkeypatch.setattr("forethought.commands.pipeline.opened", never)
+    with RunDirectory.open(Path("out")).locked():
+        said = call(*command, *worker)
+    assert (said.code, "being written by another process" in said.err) == (1, True)
+
+
 def failing(engine: FakeEngine, requests: list[Request]) -> Any:
     async def generate() -> Any:
         for request in requests:

@@ -562,3 +562,49 @@ def test_show_tells_a_run_on_one_page_and_ls_lists_the_newest_first(call: Call, 
     ]
     assert "runs/broken cannot be read: " in listed
     assert "saved to" in call("show", f"{trained}/predictor").out
+
+
+@pytest.mark.parametrize(
+    ("flag", "number", "words"),
+    [
+        ("--seed", "99999999999999999999", "at most 9,007,199,254,740,992"),
+        ("--temperature", "1e300", "too large"),
+        ("--temperature", "nan", "is not a number"),
+        ("--price-in", "nan", "is not a number"),
+        ("--price-out", "inf", "too large"),
+        ("--tokens-per-second", "nan", "is not a number"),
+    ],
+)
+def test_a_number_that_no_file_could_keep_is_a_usage_error(
+    call: Call, tmp_path: Path, flag: str, number: str, words: str
+) -> None:
+    questions = write_questions(tmp_path / "q.jsonl", 2)
+    said = call("profile", "fake", questions, flag, number, "--out", "r")
+    assert said.code == 2
+    assert flag in said.err
+    assert words in said.err
+    assert not Path("r").exists(), "a run that nothing could read again"
+
+
+def test_a_total_that_no_plan_could_keep_is_refused(call: Call, trained: str, tmp_path: Path) -> None:
+    questions = write_questions(tmp_path / "q.jsonl", 20)
+    said = call("run", trained, questions, "--mean-tokens", "1e15", "--out", "r")
+    assert said.code == 1
+    assert "a total of 2e+16 is too large" in said.err
+    assert not Path("r").exists()
+
+
+@pytest.mark.parametrize("command", ["plan", "batch", "answers", "grade"])
+def test_no_output_takes_the_place_of_what_is_read(call: Call, trained: str, tmp_path: Path, command: str) -> None:
+    file = write_questions(tmp_path / "q.jsonl", 3)
+    before = file.read_bytes()
+    args = {
+        "plan": ["plan", trained, file, "--mean-tokens", 64, "--out", file],
+        "batch": ["plan", trained, file, "--mean-tokens", 64, "--batch-out", file, "--server", "vllm"],
+        "answers": ["run", trained, file, "--mean-tokens", 64, "--answers", file],
+        "grade": ["grade", file, "--answer-column", "question", "--out", file],
+    }[command]
+    said = call(*args)
+    assert said.code == 1
+    assert "is a file that is read, and would be replaced" in said.err
+    assert file.read_bytes() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -366,3 +367,61 @@ def test_a_message_batch_is_read() -> None:
     error = {"type": "error", "error": {"type": "invalid_request_error", "message": "max_tokens: too many"}}
     failed = read_result(json.dumps({"custom_id": "a", "result": {"type": "errored", "error": error}}).encode())
     assert failed.reason == "invalid_request_error: max_tokens: too many"
+
+
+def results_text(job: Call) -> str:
+    """The results of a new job, as text."""
+    assert job(*PLAN).code == 0
+    return "".join(json.dumps(answered(line)) + "\n" for line in requests_in("r.jsonl"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_results_in_another_encoding_are_all_read(job: Call, encoding: str) -> None:
+    Path("out.jsonl").write_bytes(results_text(job).encode(encoding))
+    found = job("collect", "out.jsonl", "--json").json
+    assert found["collected"]["lines"] == found["answered"] == 24
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("compressed", "gunzip"),
+        ("a pipe", "write the results to a file"),
+        ("UTF-16 without its mark", "no result of this job"),
+    ],
+)
+def test_results_that_cannot_be_read_are_refused_before_anything_is_taken(job: Call, kind: str, words: str) -> None:
+    text = results_text(job)
+    if kind == "a pipe":
+        os.mkfifo("out.jsonl")
+    else:
+        Path("out.jsonl").write_bytes(
+            gzip.compress(text.encode()) if kind == "compressed" else text.encode("utf-16-le")
+        )
+    said = job("collect", "out.jsonl", "--batch", "r.batch.json")
+    assert said.code == 1
+    assert words in said.err
+    assert not list(Path("runs").glob("*/settled.jsonl"))
+
+
+@pytest.mark.parametrize("change", [{"server": "x"}, {"template": None}, {"native_fields": 3}, {"answer_room": "x"}])
+def test_a_damaged_record_of_requests_is_refused_in_a_line(job: Call, change: dict[str, Any]) -> None:
+    Path("out.jsonl").write_text(results_text(job), "utf-8")
+    record = json.loads(Path("r.batch.json").read_text("utf-8"))
+    record["server"] |= change
+    Path("r.batch.json").write_text(json.dumps(record), "utf-8")
+    said = job("collect", "out.jsonl", "--batch", "r.batch.json")
+    assert said.code == 1
+    assert "r.batch.json does not say how requests were made: " in said.err
+
+
+def test_a_result_of_a_round_that_is_not_there_is_refused_in_a_line(job: Call) -> None:
+    Path("out.jsonl").write_text(results_text(job), "utf-8")
+    assert job("collect", "out.jsonl").code == 0
+    rounds = Path("runs/batch-r/batches.jsonl")
+    found = json.loads(rounds.read_text("utf-8"))
+    del found["asked"][min(found["asked"])]
+    rounds.write_text(json.dumps(found) + "\n", "utf-8")
+    said = job("collect", "out.jsonl")
+    assert said.code == 1
+    assert "settled.jsonl has a result of " in said.err

@@ -321,6 +321,36 @@ def test_what_failed_and_is_answered_later_is_fed_by_itself(call, tmp_path, capl
     assert call(*tonight).code == 0
     assert Predictor.load("nightly").card.history == whole
     assert "was added before" in caplog.text
+    (tmp_path / "runs/a/fed.json").write_text("[]")
+    said = call(*tonight)
+    assert said.code == 1
+    assert "fed.json does not say what of this run a history was fed: must be an object" in said.err
+
+
+@pytest.mark.parametrize("kind", ["file", "other folder", "other predictor", "nothing"])
+def test_what_is_no_history_is_refused_before_anything_is_generated(call, tmp_path, kind):
+    questions = write_questions(tmp_path / "train.jsonl", 30)
+    assert call("profile", "fake", questions, "--traces", 2, "--quiet").code == 0
+    assert call("train", "runs/fake-train", "--predictor", "text", "--out", "other predictor").code == 0
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "other folder").mkdir()
+    (tmp_path / "other folder/x").write_text("x")
+    for command in (
+        ("run", "other predictor", questions, "--mean-tokens", 64, "--quiet", "--out", "runs/a"),
+        *([] if kind == "nothing" else [("profile", "fake", questions, "--quiet", "--out", "runs/a")]),
+    ):
+        said = call(*command, "--history", kind)
+        assert said.code == 1
+        assert "Traceback" not in said.err
+        assert not (tmp_path / "runs/a").exists()
+
+
+def test_a_history_is_fed_from_its_own_folder(call, tmp_path, monkeypatch):
+    questions = write_questions(tmp_path / "train.jsonl", 30)
+    assert call("profile", "fake", questions, "--traces", 2, "--history", "nightly", "--quiet").code == 0
+    monkeypatch.chdir(tmp_path / "nightly")
+    assert call("run", ".", questions, "--mean-tokens", 64, "--quiet", "--out", "../a").code == 0
+    assert len(Predictor.load(".").card.history.fed) == 2
 
 
 def test_answers_to_a_plan_are_draws_under_what_they_were_given():

@@ -683,7 +683,7 @@ def test_settings_that_cannot_be_taken() -> None:
 def test_only_an_imported_profile_is_written_over(tmp_path: Path) -> None:
     path = write(tmp_path / "t.parquet", traces())
     before = path.read_bytes()
-    with pytest.raises(RunError, match="one of the files"):
+    with pytest.raises(RunError, match="is a file that is read"):
         import_profile(ImportSettings(files=(str(path),), out=str(path)))
     first = taken(path)
     content = first.path.read_bytes()

@@ -142,6 +142,26 @@ def test_who_is_asked_to_end_says_so_in_one_line_and_goes_on(folder: Path, order
     assert sorted(_keys(run, "run")) == sorted(f"q{number}" for number in range(NUM_QUERIES))
 
 
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, *rest):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupt())
+import forethought.__main__
+"""
+
+
+def test_an_interrupt_while_the_command_line_is_imported_shows_no_traceback() -> None:
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, text=True, check=False)
+    assert ended.returncode == -signal.SIGINT
+    assert ended.stderr == ""
+
+
 def _sorted(run: RunDirectory) -> list[str]:
     return sorted(json.dumps(record.to_json(), sort_keys=True) for record in run.records())
 

@@ -6,7 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ import pytest
 import forethought as ft
 from command_line import Call, write_questions
 from forethought.control import sources
-from forethought.core.data import Cost, Message, StopReason
+from forethought.core.data import Cost, Generation, Message, Request, StopReason
 from forethought.core.prompts import load_template
 from forethought.core.settings import EngineSettings
 from forethought.engines import opening
 from forethought.engines.fake import FakeEngine
 from forethought.errors import (
+    EngineError,
     InvalidInputError,
     InvalidMenuError,
     InvalidSettingsError,
@@ -337,6 +338,36 @@ def test_failures_are_data(predictor: ft.Predictor) -> None:
     assert answers.counts["with_reference"] == len(ROWS)
 
 
+class Wrong(FakeEngine):
+    """An engine that leaves a request out, or gives an answer twice."""
+
+    def __init__(self, *, is_twice: bool) -> None:
+        super().__init__(template=load_template("worked-5"))
+        self.is_twice = is_twice
+
+    async def generate(self, requests: Iterable[Request]) -> AsyncIterator[Generation]:
+        number = 0
+        async for generation in super().generate(requests):
+            number += 1
+            if number != 3 or self.is_twice:
+                yield generation
+            if number == 3 and self.is_twice:
+                yield generation
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_what_an_engine_leaves_out_has_failed(predictor: ft.Predictor, tmp_path: Path, is_kept: bool) -> None:
+    plan = ft.plan(predictor, ROWS, mean_tokens=64)
+    answers = plan.run(Wrong(is_twice=False), out=tmp_path / "r" if is_kept else None)
+    assert len(answers) == len(ROWS)
+    assert [each.error for each in answers if each.error] == ["engine 'fake' gave no answer to it"]
+
+
+def test_what_an_engine_gives_unasked_is_refused(predictor: ft.Predictor) -> None:
+    with pytest.raises(EngineError, match="unasked"):
+        ft.plan(predictor, ROWS, mean_tokens=64).run(Wrong(is_twice=True))
+
+
 # --- a plan as a value ------------------------------------------------------------------------------------------------
 
 
@@ -507,6 +538,9 @@ def test_what_a_plan_says_itself_is_not_given_again(call: Call, planned: Path) -
     said = call("run", "--plan", planned, "--hard-total", "--compare", "uniform")
     assert said.code == 2
     assert "--compare, --hard-total: not with --plan; leave it out" in said.err
+    said = call("run", "--plan", planned, "--min-agreement", 0.5, "--vote-weights", "answer", "--waves")
+    assert said.code == 2
+    assert "--waves, --min-agreement, --vote-weights: the plan p.json already states it" in said.err
     assert call("run").code == 2
     assert call("run", "p").code == 2
 

@@ -80,6 +80,20 @@ def test_a_run_of_votes_feeds_its_single_samples(tmp_path: Path) -> None:
     assert history_of(ft.Predictor.load(tmp_path / "history")).draws_.num_draws == history_of(fed).draws_.num_draws
 
 
+def test_samples_that_failed_and_came_later_are_fed_too(tmp_path: Path) -> None:
+    predictor = ft.train(night(0, 4), "history", samples=[1, 2, 4])
+    predictor.save(tmp_path / "history")
+    plan = ft.plan(predictor, ROWS, mean_tokens=200, cost="spent", seed=5)
+    num_samples = sum(plan.menu.option(budget).samples for _, budget in plan)
+    counts = [history_of(predictor).draws_.num_draws]
+    for failure_rate in (0.4, 0.0, 0.0):
+        with ft.open_engine("fake", failure_rate=failure_rate) as engine:
+            plan.run(engine, out=tmp_path / "run", progress=False)
+        feed_run(tmp_path / "history", RunDirectory.open(tmp_path / "run"))
+        counts.append(history_of(ft.Predictor.load(tmp_path / "history")).draws_.num_draws)
+    assert counts[0] < counts[1] < counts[2] == counts[3] == counts[0] + num_samples
+
+
 def test_a_history_without_single_samples_is_refused() -> None:
     with pytest.raises(InvalidSettingsError, match="add 1 to samples"):
         ft.train(night(0, 4), "history", samples=[2, 4])

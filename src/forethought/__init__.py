@@ -14,11 +14,13 @@ and in a notebook. For coroutines there are `plan_async` and similar functions, 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from ._version import __version__ as __version__
 
+TYPE_CHECKING = False  # as in `typing`, which takes longer to import than all that is here
 if TYPE_CHECKING:
+    from typing import Any
+
     from .control.answers import Answers
     from .control.evaluating import evaluate, evaluate_async
     from .control.judging import grade

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .._version import __version__
-from ..control.keeping import Keeping, keeper
+from ..control.keeping import Keeping, generated, keeper
 from ..control.reading import batches
 from ..core.data import EngineInfo, FloatArray, Generation, Query, Request
 from ..core.options import Option
@@ -245,7 +245,7 @@ class EngineWorker:
         engine = self._running
         while self._is_fed():
             references: dict[str, str | None] = {}
-            async for generation in engine.generate(self._stream(references)):
+            async for generation in generated(engine, self._stream(references)):
                 if self._keep is not None:
                     kept = self._keep(generation, references[generation.query_id])
                     generation = replace(kept, reasoning="")  # the text is on disk, and nobody asks for it

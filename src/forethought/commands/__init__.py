@@ -138,11 +138,21 @@ def main(args: list[str] | None = None) -> None:
 
     signal.signal(signal.SIGTERM, end)
     code = _exit_code(sys.argv[1:] if args is None else args)
+    _end_silently()
     sys.exit(TERMINATED if is_ended and code == INTERRUPTED else code)
+
+
+def _end_silently() -> None:
+    """From now on a signal ends the process at once: all is said, and a traceback would tell nothing more."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _exit_code(args: list[str]) -> int:
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see `forethought.__main__`
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         result: Any = verbs.main(args, prog_name="forethought", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0

@@ -13,7 +13,7 @@ from ..control.batches import Bounds, Round, find_round, fitting, make_round, re
 from ..control.billing import Prices
 from ..control.budgets import keep_plan
 from ..control.collecting import SHOWN, Job, Settled
-from ..control.feeding import feed_run
+from ..control.feeding import check_history, feed_run
 from ..control.judging import Judge
 from ..control.plan import Plan
 from ..control.planning import engine_for, model_of, weights_for
@@ -22,7 +22,7 @@ from ..control.running import plan_provenance
 from ..control.sources import refuse_without_texts
 from ..core.data import EngineInfo
 from ..core.settings import CollectSettings, EngineSettings, PlanSettings
-from ..core.terms import WARNED_AT, HardCap
+from ..core.terms import WARNED_AT, HardCap, percent
 from ..engines.opening import choose, prompting
 from ..engines.server.batches import OPTIONS, BatchCalls, BatchServer, batch_server
 from ..errors import InvalidSettingsError
@@ -85,7 +85,7 @@ def take_batch(
     if engine.engine != "openai":
         rest = {name: value for name, value in engine.options.items() if name not in OPTIONS}
         settings = replace(settings, engine=replace(engine, options=rest))
-    check_file(Path(out), "--batch-out")
+    check_file(Path(out), "--batch-out", read=[settings.questions])
     made = BatchRequest(
         file=Path(out),
         server=server,
@@ -177,7 +177,7 @@ def written_words(batch: BatchRequest, made: Round, found: dict[str, Any]) -> li
     if cap is not None:
         lines.append(f"they take at most {cap.cost.amount(found['at_most'])} of the hard cap of {cap}")
         if found["at_most"] >= WARNED_AT * cap.amount:
-            lines.append(f"warning: that is {found['at_most'] / cap.amount:.0%} of the hard cap")
+            lines.append(f"warning: that is {percent(found['at_most'] / cap.amount, 0)} of the hard cap")
     if found["kept_back"]:
         shown = ", ".join(found["kept_back"][:5])
         lines.append(
@@ -270,7 +270,8 @@ def collect(settings: CollectSettings) -> Collected:
     check_references(judge.grader, plan.queries, source=str(place.with_name(given.plan)))
     folder = Path(settings.out or given.out)
     check_folder(folder)
-    asked = given.batch_server
+    check_history(settings.history)
+    asked = given.server
     run = RunDirectory.create(
         folder, kind="run", provenance=plan_provenance(plan, judge, asked.info), settings={"batch": str(place)}
     )

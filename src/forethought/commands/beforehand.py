@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..control import sources
+from ..control.feeding import check_history, history_folder
 from ..control.judging import Judge
 from ..control.plan import MAKE, Plan
 from ..control.planning import check_votes, check_waves, engine_for, model_of, voting_for, weights_for
@@ -99,6 +100,7 @@ def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple
         raise InvalidSettingsError(f"{settings.questions}: none of {len(queries):,} questions can be graded")
     folder = profile_folder(settings)
     check_folder(folder)
+    check_history(settings.history, is_made=True)
     check_asked_layers(settings)
     if not is_open and settings.names_caps and settings.menu.num_options > 1 and not settings.menu.is_named:
         check_probes(settings.engine.options.get("enforce"), what=SEVERAL_CAPS)
@@ -158,6 +160,7 @@ def run_inputs(settings: RunSettings, *, is_open: bool = False) -> tuple[Predict
     check_references(judge.grader, queries, source=settings.plan.questions)
     folder = run_folder(settings)
     check_folder(folder)
+    check_history(settings.history or history_folder(settings.plan.run))
     if not is_open:
         check_planned_engine(settings.plan, predictor)
     RunDirectory.check(folder, kind="run", provenance=run_provenance(settings, predictor, queries, judge))
@@ -174,6 +177,7 @@ def plan_file_inputs(settings: RunPlanSettings, *, is_open: bool = False) -> tup
     check_references(judge.grader, made.queries, source=settings.plan_file)
     folder = run_folder(settings)
     check_folder(folder)
+    check_history(settings.history)
     if made.card is None:
         raise InvalidSettingsError(
             f"{settings.plan_file} does not say for which model it was made (a run of an earlier version?); "

@@ -31,7 +31,7 @@ def command(as_json: bool, out: str, **values: Any) -> int:
 
     settings = filled(GradeSettings, values)
     if out:
-        check_rows_file(Path(out))
+        check_rows_file(Path(out), read=[settings.file])
     found = grade_file(settings)
     if out:
         write_rows(Path(out), found.rows)

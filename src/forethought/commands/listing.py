@@ -14,6 +14,7 @@ from ..core.files import reaching
 from ..core.options import MOST_TOKENS
 from ..core.profile import Profile
 from ..core.records import Opinion
+from ..core.terms import percent
 from ..core.visible import one_line
 from ..errors import ForethoughtError, RunError
 from ..predictors.bundle import SETTINGS_FILE
@@ -242,7 +243,11 @@ def results_text(rows: Sequence[Mapping[str, Any]], folder: str) -> str:
     for row in rows:
         if "error" not in row:
             model = (row["model"] or "-") + (" (simulated)" if row["simulated"] else "")
-            cells = [_cell(row["questions"], "{:,}"), row["at"] or "-", _cell(row["right"], "{:.1%}")]
+            cells = [
+                _cell(row["questions"], "{:,}"),
+                row["at"] or "-",
+                "-" if row["right"] is None else percent(row["right"]),
+            ]
             cells += [_cell(row["tokens"], "{:,.1f}"), _cell(row["failed"], "{:,}")]
             table.append([row["changed"][:16].replace("T", " "), row["run"], row["kind"], model, *cells])
     lines = aligned(table, num_left=4) if len(table) > 1 else []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 import types
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ..core.codec import MOST
+from ..core.files import parse_json
 from ..core.flags import KEY, Flag
 from ..core.settings import EngineSettings, QuestionColumns
 from ..core.visible import to_json, visible
@@ -34,6 +35,14 @@ class Option(click.Option):
     def __init__(self, *args: Any, is_main: bool = False, **how: Any) -> None:
         super().__init__(*args, **how)
         self.is_main = is_main
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """Its value; refuses a number that no file of ours could keep."""
+        found = super().type_cast_value(ctx, value)
+        for each in found if isinstance(found, tuple) else (found,):
+            if isinstance(each, int | float) and (problem := _not_kept(each)):
+                raise click.BadParameter(problem, ctx, self)
+        return found
 
 
 option = partial(click.option, cls=Option)
@@ -282,15 +291,25 @@ def _parts(text: str) -> list[str]:
 
 def _number(flag: Flag, text: str, kind: type[float | int]) -> float:
     try:
-        return kind(text)
+        found = kind(text)
+        problem = _not_kept(found)
     except ValueError:
-        what = "a whole number" if kind is int else "a number"
-        raise click.BadParameter(f"{text!r} is not {what}", param_hint=flag.name or None) from None
+        problem = f"{text!r} is not {'a whole number' if kind is int else 'a number'}"
+    if problem:
+        raise click.BadParameter(problem, param_hint=flag.name or None)
+    return found
+
+
+def _not_kept(number: float) -> str:
+    """Why a number can be no setting, "" where it can."""
+    if number != number:
+        return "'nan' is not a number"
+    return f"it is too large: at most {MOST:,}" if abs(number) > MOST else ""
 
 
 def price_options(function: F) -> F:
     """Prices per million tokens and tokens per second, for the estimate before a command and the bill after it."""
-    function = click.option(
+    function = option(
         "--tokens-per-second",
         type=click.FloatRange(min=0, min_open=True),
         metavar="N",
@@ -347,7 +366,7 @@ def parse_pairs(flag: str, given: tuple[str, ...]) -> dict[str, Any]:
         if not separator:
             raise InvalidSettingsError(f"{flag} takes KEY=VALUE, not {pair!r}")
         try:
-            options[key.replace("-", "_")] = json.loads(value)
+            options[key.replace("-", "_")] = parse_json(value)
         except ValueError:
             options[key.replace("-", "_")] = value
     return options

@@ -21,7 +21,7 @@ from ..core.codec import UnfitError, decode
 from ..core.data import Cost, Grade, StopReason
 from ..core.flags import typed
 from ..core.settings import ClusterSettings, EngineSettings, PlanSettings, RunSettings
-from ..core.terms import usd_words
+from ..core.terms import percent, usd_words
 from ..core.visible import one_line
 from ..errors import InvalidSettingsError, RunError
 from ..evaluation.live import accuracy_of
@@ -182,7 +182,7 @@ def _questions_words(found: Mapping[str, Any]) -> str:
 
 def _right_words(found: Mapping[str, Any]) -> str:
     """The accuracy where references are known, beside what was expected."""
-    expected = f"{found['plan']['expected_accuracy']:.1%} expected"
+    expected = f"{percent(found['plan']['expected_accuracy'])} expected"
     if (accuracy := found["accuracy"]) is None:
         return f"not known: no reference answers ({expected})"
     share = share_right(Estimate(**accuracy))
@@ -231,7 +231,7 @@ def run_text(result: Mapping[str, Any]) -> str:
     right = ""
     if total := result["with_reference"]:
         failed = f", {result['failed_with_reference']} of them failed" if result["failed_with_reference"] else ""
-        right = f", {result['right']} of {total} right ({result['right'] / total:.1%}{failed})"
+        right = f", {result['right']} of {total} right ({percent(result['right'] / total)}{failed})"
     granted = f"granted {result['granted_tokens']:,} reasoning tokens, used"
     if options := result.get("options"):
         granted = f"{', '.join(f'{count:,} by {one_line(label)}' for label, count in options.items())}; "

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core.data import FloatArray
 from ..core.profile import Profile
-from ..core.terms import usd_words
+from ..core.terms import percent, usd_words
 from ..report.pages import aligned
 
 CAPS_SHOWN = 20  # of a menu, in a profile's table
@@ -55,7 +55,7 @@ def cap_lines(found: Mapping[str, Any]) -> list[str]:
     else:
         width = max(6, len(str(found["budgets"][-1])))
         lines = [f"{title:>{width}}  right  mean tokens generated"]
-        lines += [f"{found['budgets'][at]:{width}d}  {found['accuracy'][at]:5.1%}  {spent[at]}" for at in shown]
+        lines += [f"{found['budgets'][at]:{width}d}  {percent(found['accuracy'][at]):>5}  {spent[at]}" for at in shown]
     if num > len(shown):
         lines.append(f"{len(shown)} of {num} {title}s are shown; --json has them all")
     return lines
@@ -74,7 +74,7 @@ def _option_lines(found: Mapping[str, Any], shown: Iterable[int]) -> list[str]:
     ]
     rows = [[*head, *(["USD per million in", "out"] if has_prices else [])]]
     for at in shown:
-        cells = [found["options"][at], f"{found['accuracy'][at]:.1%}"]
+        cells = [found["options"][at], percent(found["accuracy"][at])]
         cells.append("not measured" if tokens is None else f"{tokens[at]:,.1f}")
         cells += [usd_words(usd[at]).removesuffix(" USD")] if usd else []
         cells += ["–".join(map(str, sorted(set(tries[at]))))] if tries else []

@@ -30,14 +30,7 @@ from ..core.data import Cost, Query
 from ..core.files import make_folder
 from ..core.import_settings import ImportSettings
 from ..core.protocols import Engine, HiddenStateEngine, RoomEngine, check_menu
-from ..core.settings import (
-    EngineSettings,
-    PlanSettings,
-    ProfileSettings,
-    RunPlanSettings,
-    RunSettings,
-    TrainSettings,
-)
+from ..core.settings import EngineSettings, PlanSettings, ProfileSettings, RunPlanSettings, RunSettings, TrainSettings
 from ..core.terms import HardCap
 from ..core.waiting import finish
 from ..core.worker import Worker
@@ -52,6 +45,7 @@ from ..predictors.parts.making import silent as quiet
 from ..predictors.predictor import Predictor
 from ..runs.folders import beside, check_file, check_folder, import_file, profile_folder, run_folder
 from ..runs.importing import Imported, check_target, read_profile
+from ..runs.locks import check_free
 from ..runs.profiles import write_parquet
 from ..runs.store import RunDirectory
 from .beforehand import (
@@ -129,8 +123,8 @@ def import_profile(settings: ImportSettings, *, progress: Progress = quiet) -> I
     The files are checked as a whole first: either the profile is written, or nothing is.
     """
     path = import_file(settings)
-    check_target(path, settings.files)
-    check_file(path)
+    check_file(path, read=settings.files)
+    check_target(path)
     imported = read_profile(settings, path, progress=progress)
     if not imported.profile.layers:
         name, reason = training.default_predictor(imported.profile)
@@ -344,15 +338,20 @@ def _opened(
     needed_tokens: int,
     progress: Progress,
 ) -> Iterator[tuple[Engine, Worker]]:
-    """`(engine, who writes)`: one that is open already, a new one, or those of a cluster's workers."""
+    """`(engine, who writes)`: one that is open already, a new one, or those of a cluster's workers.
+
+    A run that another process is writing is refused before anything is opened.
+    """
+    worker = Worker.lead() if settings.cluster.ray else Worker.parse(settings.worker)
+    check_free(profile_folder(settings) if isinstance(settings, ProfileSettings) else run_folder(settings), worker)
     if engine is None and settings.cluster.ray:
         from ..cluster.opening import opened as on_cluster
 
         with on_cluster(settings.cluster, model, asked, needed_tokens=needed_tokens, progress=progress) as workers:
-            yield workers, Worker.lead()
+            yield workers, worker
         return
     with opened(engine, model, asked, needed_tokens=needed_tokens, progress=progress) as running:
-        yield running, Worker.lead() if isinstance(running, KeepingEngine) else Worker.parse(settings.worker)
+        yield running, Worker.lead() if isinstance(running, KeepingEngine) else worker
 
 
 def _feed(history: Path | None, run: RunDirectory, queries: Sequence[Query]) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..core.settings import ClusterSettings, PlanSettings
+from ..core.terms import percent
 from ..errors import InvalidSettingsError
 from .options import (
     dry_run_flag,
@@ -93,7 +94,7 @@ def command(as_json: bool, quiet: bool, out: str, budgets: str, dry_run: bool, *
     if budgets:
         raise InvalidSettingsError("--budgets is for a folder of predictions; a predictor knows its budgets")
     if out not in ("", "-"):
-        check_plan_file(Path(out))
+        check_plan_file(Path(out), read=[settings.questions])
     if batch is not None:
         asked_server(batch, settings, open_predictor(settings.run).card)
     if dry_run:
@@ -171,7 +172,7 @@ def _plan_folder(
     said = header(made)
     lines = [f"{number:,} questions, envelope under {made.cost.value} cost"]
     lines += [f"{key:10} {said[key]:,.10g}" for key in ("total", "granted", "expected_spent", "price") if said[key]]
-    lines.append(f"accuracy   {made.expected_accuracy:.1%} expected")
+    lines.append(f"accuracy   {percent(made.expected_accuracy)} expected")
     lines += [f"{label:>10} {count:13,d}" for label, count in said["queries"].items()]
     for place, each in enumerate(efforts):
         sent, peak = each.sent_bytes / 1e6, each.peak_bytes / 1e6

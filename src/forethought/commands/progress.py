@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..core.showing import in_notebook
+from ..core.terms import percent
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -51,7 +52,7 @@ class Watch:
         self._num_right += record.get("grade") == "right"
         detail = f"{_short(self._tokens)} of {_short(self._tokens_total)} tokens"
         if self._num_known > self._num_failed:
-            detail += f", {self._num_right / self._num_known:.0%} right"
+            detail += f", {percent(self._num_right / self._num_known, 0)} right"
         if self._num_failed:
             detail += f", {self._num_failed} failed"
         self._show(self._title, self._num_done, self._num_total, detail)

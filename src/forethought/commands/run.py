@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,14 @@ def command(
     from .progress import progress_bar
 
     prices = take_prices(values)
-    _check_given(ctx, plan_file)
+    if not plan_file:
+        _check_arguments(ctx)
     if answers:
-        check_rows_file(Path(answers), "--answers")
+        check_rows_file(Path(answers), "--answers", read=[plan_file or values["questions"]])
     settings: RunSettings | RunPlanSettings
     if plan_file:
         settings = filled(RunPlanSettings, values, plan_file=plan_file)
+        _check_left(ctx, plan_file, values)
         estimate, engine = run_plan_estimate(settings, prices=prices), settings.engine.engine
     else:
         settings = filled(RunSettings, values)
@@ -114,35 +117,36 @@ def command(
     return 3 if result["failed"] else 0
 
 
-def _check_given(ctx: click.Context, plan_file: str) -> None:
-    """Arguments are needed without a plan; with one, nothing may be given that it says itself."""
+def _check_arguments(ctx: click.Context) -> None:
+    """Without a plan both arguments are needed."""
+    for name in ("run", "questions"):
+        if ctx.params[name]:
+            continue
+        what = "a file, -, or gsm8k-demo"
+        if ctx.params["run"] and Path(ctx.params["run"]).is_file():
+            raise click.UsageError(f"{ctx.params['run']} is given as RUN, which must be a predictor", ctx)
+        if name == "run":
+            what = "a predictor's run or folder, or a shipped name"
+        raise click.UsageError(f"give {name.upper()}, {what}; or a plan: --plan FILE", ctx)
+
+
+def _check_left(ctx: click.Context, plan_file: str, left: Collection[str]) -> None:
+    """With a plan nothing may be given that it says itself, or that goes without one: what its settings have `left`."""
     given = [
-        each for each in command.params if ctx.get_parameter_source(each.name or "") is ParameterSource.COMMANDLINE
+        each
+        for each in command.params
+        if each.name in left and ctx.get_parameter_source(each.name or "") is ParameterSource.COMMANDLINE
     ]
-    if not plan_file:
-        for each in command.params:
-            if each.name in ("run", "questions") and not ctx.params[each.name]:
-                what = "a file, -, or gsm8k-demo"
-                if ctx.params["run"] and Path(ctx.params["run"]).is_file():
-                    raise click.UsageError(f"{ctx.params['run']} is given as RUN, which must be a predictor", ctx)
-                if each.name == "run":
-                    what = "a predictor's run or folder, or a shipped name"
-                raise click.UsageError(f"give {each.name.upper()}, {what}; or a plan: --plan FILE", ctx)
-        return
-    for wrong, why in ((IN_THE_PLAN, f"the plan {plan_file} already states it"), (NOT_BY_PLAN, "not with --plan")):
+    for is_stated, why in ((True, f"the plan {plan_file} already states it"), (False, "not with --plan")):
         names = [
             each.opts[-1] if isinstance(each, click.Option) else str(each.name).upper()
             for each in given
-            if each.name in wrong
+            if (each.name not in NOT_BY_PLAN) is is_stated
         ]
         if names:
             raise click.UsageError(f"{', '.join(names)}: {why}; leave it out", ctx)
 
 
-IN_THE_PLAN = (
-    *("run", "questions", "mean_tokens", "total_tokens", "mean_usd", "total_usd", "allocator", "allocator_option"),
-    *("cost", "min_tokens", "max_tokens", "limit", "question_column", "answer_column", "id_column", "seed"),
-)
 NOT_BY_PLAN = ("compare", "hard_total")
 for _each in command.params:
     if _each.name in ("run", "questions"):

@@ -13,6 +13,7 @@ from ..control.plan import Plan
 from ..control.results import answer_rows
 from ..core.data import Query
 from ..core.registry import unknown_name_message
+from ..core.terms import percent
 from ..core.visible import one_line
 from ..core.votes import ABSTAINS
 from ..errors import RunError, UnknownNameError
@@ -169,7 +170,7 @@ def item_text(found: Mapping[str, Any]) -> str:
     if predicted := found.get("predicted"):
         if labels := found.get("labels"):
             shares = zip(labels, predicted["p"], strict=True)
-            lines += ["predicted accuracy  " + ", ".join(f"{one_line(label)} {p:.0%}" for label, p in shares)]
+            lines += ["predicted accuracy  " + ", ".join(f"{one_line(label)} {percent(p, 0)}" for label, p in shares)]
         else:
             lines += ["predicted accuracy by cap", _sparkline(predicted["p"])]
     if (measured := found.get("measured")) and "options" in measured:
@@ -212,5 +213,5 @@ def _sparkline(values: Sequence[float]) -> str:
     blocks = "▁▂▃▄▅▆▇█"
     some = values if len(values) <= WIDEST else [values[len(values) * at // WIDEST] for at in range(WIDEST)]
     return "".join(blocks[min(len(blocks) - 1, int(value * len(blocks)))] for value in some) + (
-        f"   {min(values):.0%} to {max(values):.0%}"
+        f"   {percent(min(values), 0)} to {percent(max(values), 0)}"
     )

@@ -18,7 +18,7 @@ from ..control.plan import Plan
 from ..core.data import Cost, Grade, StopReason
 from ..core.problems import MAX_SHOWN, excerpt
 from ..core.profile import Profile
-from ..core.terms import usd_words
+from ..core.terms import percent, usd_words
 from ..core.visible import one_line
 from ..predictors.card import PredictorCard
 from ..predictors.training import default_predictor
@@ -85,7 +85,7 @@ def plan_text(planned: Plan) -> str:
         f"{num_queries} questions, {plan.allocator} under {plan.cost.value} cost",
         f"total      {_usd_per_question(plan.total, num_queries) if is_usd else f'{plan.total:,.0f} tokens {each}'}",
         f"granted    {plan.granted:,} ({plan.granted / num_queries:.1f} per question)",
-        f"expected   {bill}{spent}{'' if bill else ' generated'}, accuracy {plan.expected_accuracy:.1%}",
+        f"expected   {bill}{spent}{'' if bill else ' generated'}, accuracy {percent(plan.expected_accuracy)}",
     ]
     if plan.menu.is_named and plan.cost is not Cost.GRANTED:
         del lines[2]  # the usual tokens of an option are not a cap
@@ -98,7 +98,7 @@ def plan_text(planned: Plan) -> str:
     if within is not None and plan.cost is Cost.SPENT:
         lines.append(
             f"at most    {within:,.0f} generated in 95 of 100 runs, if predictions are right "
-            f"({within / plan.total:.0%} of the total); run --hard-total never exceeds the total"
+            f"({percent(within / plan.total, 0)} of the total); run --hard-total never exceeds the total"
         )
     if plan.price is not None:
         price, unit = (f"{plan.price:,.4g}", "USD") if is_usd else (f"{plan.price * 1000:.3f}", "thousand tokens")
@@ -136,7 +136,7 @@ def _option_lines(planned: Plan) -> list[str]:
         line = f"{label:{width}}  {is_its_Q.sum():9,d}"
         if is_its_Q.any():
             tokens = "unknown" if tokens_Q is None else f"{tokens_Q[is_its_Q].mean():,.1f}"
-            line += f"  {p_Q[is_its_Q].mean():8.1%}  {tokens:>8}"
+            line += f"  {percent(p_Q[is_its_Q].mean()):>8}  {tokens:>8}"
             line += "" if usd_Q is None else f"  {usd_words(float(usd_Q[is_its_Q].mean())):>16}"
         lines.append(line)
     return lines
@@ -327,8 +327,8 @@ def training_text(card: PredictorCard, folder: str | Path) -> str:
             f"Brier {quality.brier:.4f} ({quality.mean_brier:.4f}), calibration error {quality.calibration_error:.3f}"
         )
     if (shrinkage := card.shrinkage) is not None:
-        usage = "" if shrinkage.usage is None else f", of usage predictions {shrinkage.usage:.0%}"
-        lines.append(f"weight of accuracy predictions {shrinkage.accuracy:.0%}{usage} ({shrinkage.evidence})")
+        usage = "" if shrinkage.usage is None else f", of usage predictions {percent(shrinkage.usage, 0)}"
+        lines.append(f"weight of accuracy predictions {percent(shrinkage.accuracy, 0)}{usage} ({shrinkage.evidence})")
         if shrinkage.accuracy == 0.0:
             lines.append(
                 "the features do not predict how accuracy curves differ from the mean curve: plans will be about as "
@@ -344,7 +344,7 @@ def training_text(card: PredictorCard, folder: str | Path) -> str:
 def verdicts_text(found: Verdicts) -> str:
     """The verdicts of a grader on a file, as text."""
     told = found.to_json()
-    share = f" ({told['right'] / told['graded']:.1%})" if told["graded"] else ""
+    share = f" ({percent(told['right'] / told['graded'])})" if told["graded"] else ""
     lines = [
         f"{told['graded']:,} answers graded by {told['grader']}",
         f"right       {told['right']:,}{share}",

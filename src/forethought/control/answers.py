@@ -14,6 +14,7 @@ from ..core.data import Grade, Query, StopReason
 from ..core.records import Record
 from ..core.rows import check_rows_name, write_rows
 from ..core.showing import Shown, brief
+from ..core.terms import percent
 from ..errors import RunError
 from ..runs.lines import read_lines
 
@@ -160,10 +161,10 @@ def abstained_words(counts: Mapping[str, Any]) -> str:
         return ""
     kept, graded = counts["answered"] - num, counts["graded"] - counts["abstained_graded"]
     right = counts["right"] - counts["abstained_right"]
-    accuracy = f", {right:,} of {graded:,} right ({right / graded:.1%})" if graded else ""
+    accuracy = f", {right:,} of {graded:,} right ({percent(right / graded)})" if graded else ""
     return (
         f"{num:,} answers abstained: fewer votes agreed than asked for; the {kept:,} others "
-        f"({kept / counts['answered']:.1%} coverage){accuracy}"
+        f"({percent(kept / counts['answered'])} coverage){accuracy}"
     )
 
 

@@ -88,7 +88,7 @@ def rest_of(job: Job, hard_cap: HardCap | None) -> Rest:
     menu, cost = plan.menu, plan.allocation.cost
     query_of, budget_of = {query.id: query for query in plan.queries}, job.budgets()
     first = job.rounds[-1]
-    context, charged = first.batch_server.context_tokens, sum(job.charged())
+    context, charged = first.server.context_tokens, sum(job.charged())
     left = plan.allocation.total - taken(job)
     requests, unpaid = list[Request](), list[str]()
     for query_id, samples in job.short().items():
@@ -162,7 +162,7 @@ def write_again(job: Job, run: RunDirectory, rest: Rest, place: Path, hard_cap: 
     if not rest.budgets:
         return None
     first, number = job.rounds[0], job.rounds[-1].number + 1
-    asked = first.batch_server
+    asked = first.server
     stem = re.sub(r"(\.round\d+)?\.batch\.json$", "", place.name)
     while place.with_name(f"{stem}.round{number}.batch.json").exists():  # of another run directory, or of a killed call
         number += 1

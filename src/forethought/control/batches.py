@@ -7,7 +7,6 @@ round is REQUESTS.round2.jsonl with a REQUESTS.round2.batch.json of its own, and
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,8 +17,7 @@ from typing import Any, Self
 from ..core.codec import UnfitError, decode, encode
 from ..core.data import Cost, Query, Request
 from ..core.files import read_json, replacing, write_atomically
-from ..core.prompts import parse_template, template_to_json
-from ..core.terms import HardCap, Sampling
+from ..core.terms import HardCap
 from ..core.visible import to_json
 from ..engines.server.batches import BatchCalls, BatchServer
 from ..errors import InvalidInputError, InvalidSettingsError, RunError
@@ -57,7 +55,7 @@ class Round:
         files: names of the files with its requests.
         kept_back: ids of queries that were not asked: nothing was left for them.
         ids: short form -> id, of the queries whose ids do not stand for themselves.
-        server: the fields of `BatchServer`; the template as its file's content.
+        server: that takes the requests, and how it is asked.
         most_lines: requests in one file; 0 for what the server's kind takes.
         hard_cap: what the job may never pass.
         price_in, price_out: USD per million tokens, of options without a price.
@@ -70,7 +68,7 @@ class Round:
     out: str
     asked: Mapping[str, int]
     files: tuple[str, ...]
-    server: Mapping[str, Any]
+    server: BatchServer
     samples: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     kept_back: tuple[str, ...] = ()
     ids: Mapping[str, str] = field(default_factory=dict)
@@ -78,18 +76,6 @@ class Round:
     hard_cap: HardCap | None = None
     price_in: float | None = None
     price_out: float | None = None
-
-    @property
-    def batch_server(self) -> BatchServer:
-        """The server, and how it is asked."""
-        values = dict(self.server)
-        template = parse_template(json.dumps(values.pop("template")).encode(), place="of the batch")
-        known = {each.name for each in fields(BatchServer)}
-        sampling = decode(Sampling, values.pop("sampling"))
-        try:
-            return BatchServer(template=template, sampling=sampling, **{k: v for k, v in values.items() if k in known})
-        except TypeError as error:
-            raise UnfitError(str(error), "server") from None
 
     @property
     def prices(self) -> Prices:
@@ -117,9 +103,7 @@ class Round:
         """What `to_json` wrote; raises UnfitError."""
         if not isinstance(value, dict) or value.get("kind") != "batch":
             raise UnfitError("it is not the record of a file of requests")
-        found = decode(cls, {key: each for key, each in value.items() if key != "kind"}, lenient=(cls,))
-        assert found.batch_server
-        return found
+        return decode(cls, {key: each for key, each in value.items() if key != "kind"}, lenient=(cls,))
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -224,11 +208,9 @@ def make_round(
     samples: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Round:
     """The round that asks queries with these budgets, for these samples; `write_round` writes its files."""
-    server = {each.name: encode(getattr(asked, each.name)) for each in fields(asked) if each.name != "template"}
-    server["template"] = template_to_json(asked.template)
     texts = [query_to_json(query) for query in plan.queries]
     several = {query_id: numbers for query_id, numbers in (samples or {}).items() if numbers != ONE}
-    said = [number, first.job if first else "", sorted(budgets.items()), server, plan.seed, texts]
+    said = [number, first.job if first else "", sorted(budgets.items()), asked.to_json(), plan.seed, texts]
     made = fingerprint([*said, sorted(several.items())] if several else said)[:12]
     return Round(
         fingerprint=made,
@@ -239,7 +221,7 @@ def make_round(
         asked=dict(budgets),
         samples=several,
         files=(),
-        server=server,
+        server=asked,
         kept_back=tuple(kept_back),
         ids={
             short: query_id
@@ -271,8 +253,8 @@ def write_round(made: Round, plan: Plan, requests: Path) -> Round:
             f"{record} is of other requests ({before.fingerprint}), and without it their results cannot be collected; "
             "give another --batch-out, or delete it"
         )
-    calls, query_of = BatchCalls(made.batch_server), {query.id: query for query in plan.queries}
-    form, context = made.batch_server.form, made.batch_server.context_tokens
+    calls, query_of = BatchCalls(made.server), {query.id: query for query in plan.queries}
+    form, context = made.server.form, made.server.context_tokens
     most_lines = min(made.most_lines or form.most_lines, form.most_lines)
 
     def lines() -> Iterator[bytes]:
@@ -323,7 +305,7 @@ def find_round(paths: Sequence[Path], named: str = "") -> tuple[Path, Round]:
     if named:
         path = Path(named)
         if not path.name.endswith(".batch.json"):
-            path = path.with_name(f"{path.stem}.batch.json")
+            path = path.parent / f"{path.stem}.batch.json"
         return path, Round.load(path)
     prints = Counter[str]()
     for path in paths:

@@ -18,7 +18,7 @@ from ..core.data import Generation, Query, Request
 from ..core.records import Record
 from ..engines.flight import failed
 from ..engines.server.batches import BatchCalls
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, RunError
 from ..runs.lines import Appender, appending, read_lines
 from ..runs.store import RunDirectory
 from ..servers.batches import Result, read_result, result_lines
@@ -89,6 +89,11 @@ class Job:
         job.add(run, new)
         for line in read_lines(run.path / SETTLED, lambda value: decode(Settled, value, lenient=(Settled,))):
             job._take(line)
+        if unknown := job.settled.keys() - job.names().keys():
+            raise RunError(
+                f"{run.path / SETTLED} has a result of {min(unknown)!r}, which no round in {ROUNDS} asked for. Copy "
+                "the folder again, or give another --out to collect all results anew."
+            )
         job._query_of = {query.id: query for query in plan.queries}
         return job
 
@@ -124,7 +129,7 @@ class Job:
     def calls(self, each: Round) -> BatchCalls:
         """What writes the requests of a round, and reads their answers."""
         if each.fingerprint not in self._calls:
-            self._calls[each.fingerprint] = BatchCalls(each.batch_server, self.tokenizer)
+            self._calls[each.fingerprint] = BatchCalls(each.server, self.tokenizer)
         return self._calls[each.fingerprint]
 
     def bounds(self, each: Round) -> Bounds:
@@ -318,7 +323,7 @@ class Job:
 
         Should such a sample be asked later after all, it votes too.
         """
-        tries, context = run.tries(), self.rounds[0].batch_server.context_tokens
+        tries, context = run.tries(), self.rounds[0].server.context_tokens
         budget_of, held = self.budgets(), list[Record]()
         for query_id, samples in self.short().items():
             for sample in samples:

@@ -5,23 +5,26 @@ from __future__ import annotations
 import fcntl
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from ..core.codec import UnfitError, decode, encode
 from ..core.data import Grade, StopReason
 from ..core.files import make_folder, open_bytes, read_json, write_json
 from ..core.menu import Menu
 from ..core.profile import Profile
 from ..core.provenance import Provenance
-from ..errors import InvalidInputError
-from ..predictors.bundle import SETTINGS_FILE, locate
-from ..predictors.feeding import feed, history_card
+from ..core.records import Record
+from ..errors import InvalidInputError, InvalidSettingsError, RunError
+from ..predictors.bundle import SETTINGS_FILE, check_place, locate
+from ..predictors.feeding import feed, history_card, history_of
 from ..predictors.history import HistoryPredictor
 from ..predictors.predictor import Predictor
 from ..runs.draws import Draws, counted_answers
+from ..runs.folders import check_folder
 from ..runs.store import RunDirectory, fingerprint
 from .answers import Answer, Answers
 from .budgets import read_plan
@@ -29,6 +32,7 @@ from .sources import open_profile
 from .training import HISTORY, train
 
 FED = "fed.json"  # in a run: what it goes by in the histories that it was fed to
+SAMPLE = "\t"  # between a query's id, which holds none, and the number of its sample
 
 NOTHING_KNOWN = "none of the answers was graded and counted, so there is nothing to learn from them"
 
@@ -72,16 +76,24 @@ def answered(answers: Iterable[Answer], menu: Menu, made: Provenance) -> Profile
     )
 
 
-def sampled(run: RunDirectory, answers: Iterable[Answer], menu: Menu, made: Provenance) -> Profile:
-    """The samples of these answers as a profile of single samples, by the options that votes draw them by."""
-    row_of = {each.id: row for row, each in enumerate(answers)}
-    singles = Menu.named(menu.singles.values())
-    draws = Draws(singles, made, len(row_of))
-    for record in run.latest():
+def _samples(run: RunDirectory, answer_of: Mapping[str, Answer], menu: Menu) -> dict[str, Record]:
+    """What a history can learn of the samples of these answers, by query and number, without their thoughts."""
+    return {
+        f"{record.query_id}{SAMPLE}{record.sample}": replace(record, reasoning="")
+        for record in run.latest()
+        if record.query_id in answer_of and record.option in menu.singles and record.is_counted
+        if (outcome := record.at(record.budget)) is not None and outcome.grade is not None
+    }
+
+
+def sampled(records: Sequence[Record], menu: Menu, made: Provenance) -> Profile:
+    """These samples as a profile of single samples, by the options that votes draw them by."""
+    row_of = {query_id: row for row, query_id in enumerate(dict.fromkeys(each.query_id for each in records))}
+    draws = Draws(Menu.named(menu.singles.values()), made, len(row_of))
+    for record in records:
         outcome = record.at(record.budget)
-        is_known = outcome is not None and outcome.grade is not None and record.is_counted
-        if outcome is not None and is_known and record.query_id in row_of and record.option in singles.labels:
-            draws.add(row_of[record.query_id], record, [outcome])
+        assert outcome is not None  # see `_samples`
+        draws.add(row_of[record.query_id], record, [outcome])
     rows, counted = draws.counted()
     ids = tuple(row_of)
     return Profile(query_ids=tuple(ids[row] for row in rows), provenance=replace(made, menu=counted["menu"]), **counted)
@@ -96,19 +108,48 @@ def history_folder(source: str) -> Path | None:
         return folder if isinstance(predictor.estimator, HistoryPredictor) else None
 
 
+def check_history(source: str | Path | None, *, is_made: bool = False) -> None:
+    """Refuses a folder that samples could not be added to, before any is drawn; nothing where there is none.
+
+    Args:
+        source: the folder.
+        is_made: one that is not there yet is made of the samples; else it must be a history already.
+
+    Raises:
+        ModelFileError, RunError: something else is there, or it cannot be written.
+        InvalidSettingsError: there is no history in it.
+    """
+    if not source:
+        return
+    folder = Path(source)
+    check_folder(folder, "--history")
+    check_place(folder)
+    if (folder / SETTINGS_FILE).is_file():
+        history_of(Predictor.load(folder))
+    elif not is_made:
+        raise InvalidSettingsError(
+            f"--history {source}: there is no history yet, and a run samples too few options to begin one; make it of "
+            f"a profile: forethought train PROFILE --predictor history --out {source}"
+        )
+
+
 def feed_run(folder: Path, run: RunDirectory) -> None:
     """Feeds the graded answers of a finished run to a history; nothing, with a note, where none were graded.
 
-    Answers that came after it was fed (what had failed, tried again) are fed by themselves.
+    Answers and samples that came after it was fed (what had failed, tried again) are fed by themselves.
     """
     made, menu = replace(run.header.provenance, name=run.path.resolve().name), read_plan(run).menu
     answer_of = {each.id: each for each in Answers.load(run.path) if is_known(each)}
     parts = []
-    for name, ids in _parts(run, tuple(answer_of)):
-        found = [answer_of[query_id] for query_id in ids if query_id in answer_of]
-        if found:
-            several = (menu.samples_B > 1).any()
-            parts.append((name, sampled(run, found, menu, made) if several else answered(found, menu, made)))
+    if (menu.samples_B > 1).any():
+        record_of = _samples(run, answer_of, menu)
+        for name, keys in _parts(run, tuple(record_of)):
+            if records := [each for key, each in record_of.items() if key in keys or _query(key) in keys]:
+                parts.append((name, sampled(records, menu, made)))
+    else:
+        for name, ids in _parts(run, tuple(answer_of)):
+            if found := [each for query_id, each in answer_of.items() if query_id in ids]:
+                parts.append((name, answered(found, menu, made)))
     if parts:
         _feed(folder, parts)
     else:
@@ -123,6 +164,7 @@ def feed_profile(folder: Path, run: RunDirectory) -> None:
 
 def _feed(folder: Path, parts: Sequence[tuple[str, Profile]]) -> None:
     """Feeds what goes by these names but for what the history knows already: a note says so where that is all."""
+    shown, folder = folder, folder.resolve()
     make_folder(folder.parent)
     with open_bytes(folder.with_name(f".{folder.name}.feeding"), "ab+", "written") as lock:  # freed by a kill, too
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -130,7 +172,7 @@ def _feed(folder: Path, parts: Sequence[tuple[str, Profile]]) -> None:
             (name, first), *parts = parts
             predictor = before = train(first, HISTORY, fed_as=name)
             predictor.save(folder)
-            logger.info("history %s: created with %d questions", folder, first.num_queries)
+            logger.info("history %s: created with %d questions", shown, first.num_queries)
         else:
             predictor = before = Predictor.load(folder)
             earlier = {each.id for each in history_card(predictor).fed}
@@ -142,25 +184,45 @@ def _feed(folder: Path, parts: Sequence[tuple[str, Profile]]) -> None:
         if predictor is not before:
             predictor.save(folder)
             known = predictor.card.history
-            logger.info("history %s: %s samples", folder, f"{known.num_draws:,.0f}" if known else "no")
+            logger.info("history %s: %s samples", shown, f"{known.num_draws:,.0f}" if known else "no")
 
 
-def _parts(run: RunDirectory, ids: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """What a run goes by in a history, so that it is fed once; and what was answered when that name was made.
+@dataclass(frozen=True, slots=True)
+class _Fed:
+    """RUN/fed.json: what the run goes by, and its parts; None of an earlier version, which fed all that it had."""
 
-    `ids` that stand in no earlier part make one more.
+    id: str
+    parts: tuple[tuple[str, ...], ...] | None = None
+
+
+def _query(key: str) -> str:
+    """The query of a sample; of a query its own id."""
+    return key.partition(SAMPLE)[0]
+
+
+def _parts(run: RunDirectory, keys: Sequence[str]) -> Iterator[tuple[str, Collection[str]]]:
+    """What a run goes by in a history, so that it is fed once; and what was there when that name was made.
+
+    `keys`, of answers or of samples, that stand in no earlier part make one more. An earlier version named the queries
+    of samples: all of them were fed.
     """
     path = run.path / FED
     with run.turn():
-        if not path.is_file():
-            made = fingerprint([run.header.provenance.to_json(), time.time_ns()])
-            write_json(path, {"id": made, "parts": [list(ids)]})
-        kept = read_json(path)
-        parts = kept.get("parts", [list(ids)])  # without: of an earlier version, which fed all that it had
-        earlier = {query_id for part in parts for query_id in part}
-        later = [query_id for query_id in ids if query_id not in earlier]
-        if later or "parts" not in kept:
-            parts = [*parts, *([later] if later else [])]
-            write_json(path, {**kept, "parts": parts})
+        if path.is_file():
+            try:
+                known = decode(_Fed, read_json(path), lenient=(_Fed,))
+            except UnfitError as error:
+                raise RunError(
+                    f"{path} does not say what of this run a history was fed: {error}. Copy it again; or delete it, "
+                    "and the run is fed anew"
+                ) from error
+        else:
+            known = _Fed(fingerprint([run.header.provenance.to_json(), time.time_ns()]))
+        parts = (tuple(keys),) if known.parts is None else known.parts
+        earlier = {key for part in parts for key in part}
+        if later := tuple(key for key in keys if key not in earlier and _query(key) not in earlier):
+            parts = (*parts, later)
+        if parts != known.parts:
+            write_json(path, encode(_Fed(known.id, parts)))
     for number, part in enumerate(parts):
-        yield f"{kept['id']}{f'-{number + 1}' if number else ''}", tuple(map(str, part))
+        yield f"{known.id}{f'-{number + 1}' if number else ''}", frozenset(part)

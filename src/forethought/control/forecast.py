@@ -34,11 +34,18 @@ class Forecast:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know of the queries, in sentences: that they are not of the training kind."""
-        judged = self.judged
+        """What the user should know of the queries: which are too long, and that they are not of the training kind."""
+        judged, found = self.judged, tuple[str, ...]()
+        if len(self.unseen_Q):
+            ids = ", ".join(self.curves.query_ids[row] for row in self.unseen_Q[:5])
+            found = (
+                f"{len(self.unseen_Q)} queries do not fit the model's context: they have the mean curve and, but for "
+                f"waves, the smallest budget ({ids})",
+            )
         if judged is None or not judged.is_novel:
-            return ()
+            return found
         return (
+            *found,
             f"{judged.num_novel} of {judged.num_queries} questions are novel to the predictor ({judged.expected:.0f} "
             f"expected by chance): its curves were not tested on such questions, and are used "
             f"as predicted. To test them, profile some: forethought profile, then forethought evaluate --on.",

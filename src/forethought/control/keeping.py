@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
-from ..core.data import Generation, Grade, Query
+from ..core.data import Generation, Grade, Query, Request
 from ..core.menu import Menu
 from ..core.protocols import CountingEngine, Engine, Grader
 from ..core.records import Record
 from ..core.worker import ALONE, Worker
+from ..engines.flight import failed
 from ..errors import EngineError
 from ..runs.store import RunDirectory
 from .counts import earlier_counts, save_counts
@@ -82,6 +83,33 @@ def keeper(engine: Engine, keeping: Keeping) -> Iterator[Callable[[Generation, s
         yield keep
     if earlier is not None and isinstance(engine, CountingEngine):
         save_counts(run, earlier, engine, keeping.worker)
+
+
+async def generated(engine: Engine, requests: Iterable[Request]) -> AsyncIterator[Generation]:
+    """As `Engine.generate`, each request once: one that the engine leaves out has failed.
+
+    Raises:
+        EngineError: the engine gives what it was not asked for.
+    """
+    held: dict[tuple[str, int], list[Request]] = {}
+
+    def asked() -> Iterator[Request]:
+        for request in requests:
+            held.setdefault((request.query.id, request.sample), []).append(request)
+            yield request
+
+    async with aclosing(cast("AsyncGenerator[Generation, None]", engine.generate(asked()))) as found:
+        async for generation in found:
+            alike = held.get(key := (generation.query_id, generation.sample), [])
+            own = next((each for each in alike if each.label == generation.option), alike[0] if alike else None)
+            if own is None:
+                raise EngineError(f"engine {engine.info.engine!r} gave sample {key[1]} of {key[0]!r} unasked")
+            alike.remove(own)
+            if not alike:
+                del held[key]
+            yield generation
+    for request in [each for alike in held.values() for each in alike]:
+        yield failed(request, f"engine {engine.info.engine!r} gave no answer to it")
 
 
 def check_label(engine: Engine, menu: Menu, generation: Generation) -> None:

@@ -24,6 +24,7 @@ from ..core.files import read_json, write_atomically
 from ..core.menu import Menu, with_menu
 from ..core.protocols import Engine, Grader, check_menu
 from ..core.showing import Progress, Shown, picture, watched
+from ..core.terms import percent
 from ..core.votes import ONE_VOTE_EACH, Voting
 from ..core.waiting import finish
 from ..engines.context import CEILING
@@ -109,8 +110,7 @@ class Plan(Shown):
             return np.array(budgets_A_Q.max(axis=0))
         caps_B = np.array([self.menu.asked(budget, 0)[0] for budget in self.menu.caps])
         caps_A_Q = caps_B[self.menu.columns(budgets_A_Q)]
-        found: IntArray = np.where((caps_A_Q == 0).any(axis=0), 0, caps_A_Q.max(axis=0))
-        return found
+        return np.array(np.where((caps_A_Q == 0).any(axis=0), 0, caps_A_Q.max(axis=0)))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -127,7 +127,7 @@ class Plan(Shown):
         made = self.allocation
         return (
             f"Plan({len(self):,} queries, {made.allocator}, {made.cost_words}, "
-            f"expected accuracy {made.expected_accuracy:.1%})"
+            f"expected accuracy {percent(made.expected_accuracy)})"
         )
 
     def plot(self) -> Any:

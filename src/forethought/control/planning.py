@@ -307,13 +307,7 @@ def allocate(
         )
     except InvalidTotalError as error:
         raise terms.in_own_units(error, len(queries)) from error
-    notes = (*made.notes, *expected.notes)
-    if len(expected.unseen_Q):
-        ids = ", ".join(queries[row].id for row in expected.unseen_Q[:5])
-        notes += (
-            f"{len(expected.unseen_Q)} queries do not fit the model's context and get the smallest budget ({ids})",
-        )
-    return replace(made, notes=notes)
+    return replace(made, notes=(*made.notes, *expected.notes))
 
 
 def weights_for(card: PredictorCard, vote_weights: str) -> str:

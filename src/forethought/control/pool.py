@@ -22,13 +22,14 @@ from ..core.prompts import PromptTemplate
 from ..core.protocols import CountingEngine, Engine
 from ..core.provenance import UNKNOWN, Provenance
 from ..core.records import Record
-from ..core.terms import WARNED_AT, HardCap
+from ..core.terms import WARNED_AT, HardCap, percent
 from ..engines.flight import failed
 from ..engines.lengths import upper_bound
 from ..errors import InvalidSettingsError
 from ..runs.lines import appending, read_lines
 from ..runs.store import RunDirectory
 from .billing import UNPRICED, Prices
+from .keeping import generated
 
 MOST_LOST = 2  # times that a trace is started again after its process died
 LENGTHS = ("max_completion_tokens", "max_tokens")  # fields of a request that bound all tokens of an answer
@@ -157,7 +158,7 @@ class Pool:
             self._note(_Wave(begin=most))
             counted, taken, tokens, failures = _counted(engine), 0.0, 0, list[Request]()
             request_of = {_key(request.query.id, request.sample, request.label): request for request in wave}
-            async for generation in engine.generate(wave):
+            async for generation in generated(engine, wave):
                 key = _key(generation.query_id, generation.sample, generation.option)
                 request = request_of[key]
                 if generation.is_failed and not generation.is_counted:  # lost with its process, and all that it took
@@ -207,11 +208,11 @@ class Pool:
         if taken >= WARNED_AT * self.cap.amount and not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "note: %s of the %s of %s are spent (%.0f%%)",
+                "note: %s of the %s of %s are spent (%s)",
                 self.cap.cost.amount(taken),
                 self.name,
                 self.cap,
-                100 * taken / self.cap.amount,
+                percent(taken / self.cap.amount, 0),
             )
 
     def _end(self, taken: float) -> None:

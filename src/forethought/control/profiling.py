@@ -36,7 +36,7 @@ from ..runs.folders import profile_folder
 from ..runs.profiles import from_run
 from ..runs.store import RunDirectory, fingerprint
 from .judging import Judge
-from .keeping import Keeping, KeepingEngine, keeper
+from .keeping import Keeping, KeepingEngine, generated, keeper
 from .reading import batches
 
 logger = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ async def sample_traces(
             _read_states(run, engine, list(own.values()), layers, worker, progress)
         num_come, num_left = 0, sum(1 for _ in requests())
         progress("profile", 0, num_left)
-        async for generation in engine.generate(requests()):
+        async for generation in generated(engine, requests()):
             report(keep(generation, own[generation.query_id].reference).to_json())
             num_come += 1
             progress("profile", num_come, num_left)

@@ -23,7 +23,7 @@ from .adapting import Adaptation, blocks
 from .answers import Answer
 from .budgets import keep_plan, keep_voting, load_budgets, priorities, read_plan
 from .judging import Judge
-from .keeping import Keeping, check_label, judged, keeper
+from .keeping import Keeping, check_label, generated, judged, keeper
 from .plan import Plan
 from .pool import Pool
 from .profiling import planned_seed, setup_of
@@ -43,7 +43,7 @@ async def answering(plan: Plan, engine: Engine, judge: Judge, progress: Progress
     gathered = Gathering(known, plan.budgets, made, plan.voting, judge.grader, is_open=bool(plan.waves))
 
     async def draw(requests: Iterable[Request]) -> AsyncIterator[Record]:
-        async for generation in engine.generate(requests):
+        async for generation in generated(engine, requests):
             check_label(engine, plan.menu, generation)
             record = judged(Record.of(generation), known[generation.query_id].reference, judge.grader)
             gathered.warn_of(record)
@@ -242,7 +242,7 @@ async def generate_planned(
         decide()
         while position < len(order):
             wanted = requests()
-            async for generation in pool.generate(engine, list(wanted)) if pool else engine.generate(wanted):
+            async for generation in pool.generate(engine, list(wanted)) if pool else generated(engine, wanted):
                 query = own[generation.query_id]
                 record = keep(generation, query.reference)
                 gathered.warn_of(record)
@@ -296,7 +296,7 @@ async def _generate_waves(
     with keeper(engine, keeping) as keep, replacing(run.path / "answers.jsonl") as rows:
 
         async def draw(requests: Iterable[Request]) -> AsyncIterator[Record]:
-            async for generation in pool.generate(engine, list(requests)) if pool else engine.generate(requests):
+            async for generation in pool.generate(engine, list(requests)) if pool else generated(engine, requests):
                 record = keep(generation, own[generation.query_id].reference)
                 gathered.warn_of(record)
                 yield record

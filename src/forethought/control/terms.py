@@ -12,6 +12,7 @@ import numpy as np
 
 from ..allocators import Allocator, pose
 from ..core import registry
+from ..core.codec import MOST
 from ..core.data import Cost, Curves, IntArray, Query
 from ..core.menu import Menu
 from ..errors import InvalidMenuError, InvalidSettingsError, InvalidTotalError
@@ -147,6 +148,8 @@ class Terms:
                 )
         min_budget_Q, max_budget_Q = self.bounds(queries, menu)
         total = self.total_for(len(queries))
+        if total > MOST:
+            raise InvalidTotalError(f"a total of {total:g} is too large: at most {MOST:,}")
         if self.cost is not Cost.GRANTED:
             total = max(total, 2.0 * menu.largest * len(queries) + 2.0**40)
         flat = np.zeros((len(queries), menu.num_options))

@@ -16,7 +16,7 @@ from ..core.records import Record
 from ..core.showing import Progress
 from ..core.stopping import Standing
 from ..core.votes import ABSTAINS
-from ..errors import EngineError, InvalidTotalError
+from ..errors import InvalidTotalError
 from ..graders import group_answers
 from ..predictors.parts.folds import hash_order
 from ..predictors.parts.wave_table import WaveTable
@@ -130,7 +130,6 @@ class Waves:
 
     Attributes:
         spent: tokens of the samples that have come.
-        num_come: how many those are.
     """
 
     def __init__(self, plan: Plan, grader: Grader) -> None:
@@ -146,7 +145,7 @@ class Waves:
         self._price, self._price_Q, self.spent = math.inf, np.full(len(options), math.inf), 0.0
         self._answers_Q: list[dict[int, str | None]] = [{} for _ in options]
         self._drawn_Q = [0] * len(options)  # asked for so far
-        self._num_out, self.num_come = 0, 0  # samples that were asked for and have not come, and those that have
+        self._num_out = 0  # samples that were asked for and have not come
         self._ready = deque[tuple[int, int]]()
 
     def next(self) -> tuple[int, int] | None:
@@ -203,7 +202,7 @@ class Waves:
     def add(self, row: int, record: Record) -> None:
         """A sample that came. One that failed abstains, and counts as it was expected to."""
         outcome = record.at(record.budget)
-        self._num_out, self.num_come = self._num_out - 1, self.num_come + 1
+        self._num_out -= 1
         self._answers_Q[row][record.sample] = None if outcome is None else outcome.answer
         tokens = None if outcome is None else outcome.tokens
         self.spent += self._tokens_Q[row] if tokens is None else tokens
@@ -250,10 +249,7 @@ async def answers_in_waves(
                 add(record)
 
     while not waves.has_ended:
-        num_come = waves.num_come
         async for record in draw(requests()):
             add(record)
-        if waves.num_come == num_come and not waves.has_ended:
-            raise EngineError("the engine gave back fewer samples than it was asked for")
     for query in plan.queries:
         yield gathered.settle(query.id)

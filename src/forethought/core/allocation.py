@@ -8,7 +8,7 @@ import numpy as np
 
 from .data import Curves, FloatArray, IntArray
 from .menu import Menu
-from .terms import Cost
+from .terms import Cost, percent
 
 ROUNDING = 1e-6  # of a spent total: predictions are kept with fewer digits than they were planned with
 
@@ -47,7 +47,7 @@ class Allocation:
     def __repr__(self) -> str:
         return (
             f"Allocation({len(self.query_ids):,} queries, {self.allocator}, {self.cost_words}, "
-            f"expected accuracy {self.expected_accuracy:.1%})"
+            f"expected accuracy {percent(self.expected_accuracy)})"
         )
 
     @property
@@ -96,5 +96,5 @@ class Allocation:
         if self.cost is Cost.USD or self.menu.is_named:
             taken, before = self.cost.amount(self.taken), self.cost.amount(old.taken)
             counts = f"{taken} are expected to be spent ({before} {when})"
-        gain = f"an accuracy of {self.expected_accuracy:.1%} is expected ({old.expected_accuracy:.1%} {when})"
+        gain = f"an accuracy of {percent(self.expected_accuracy)} is expected ({percent(old.expected_accuracy)} {when})"
         return f"{counts}, and {gain}"

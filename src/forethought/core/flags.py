@@ -209,7 +209,7 @@ def layers_problem(layers: str, nothing: str | None = None) -> str | None:
     """What is wrong with a choice of layers; `nothing` is what is said of "none" where that leaves nothing to do."""
     if layers == "none" and nothing:
         return f"--layers none leaves nothing to {nothing}"
-    if layers in ("all", "none") or all(part.strip().isdecimal() for part in layers.split(",")):
+    if layers in ("all", "none") or re.fullmatch(r"\s*\d{1,6}\s*(,\s*\d{1,6}\s*)*", layers):
         return None
     return f"--layers must be 'all', 'none' or numbers separated by commas, not {layers!r}"
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Self
 
 from ..errors import InvalidSettingsError
+from .codec import MOST
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class HardCap:
         """The cap that `20000` or `2.50usd` names; raises InvalidSettingsError."""
         found = re.fullmatch(r"([0-9][0-9_]*(?:\.[0-9]+)?)\s*(usd|tokens)?", text.strip().lower())
         amount = float(found[1].replace("_", "")) if found else 0.0
-        if not found or not 0 < amount < math.inf:
+        if not found or not 0 < amount <= MOST:
             raise InvalidSettingsError(f"--hard-cap {text}: give tokens, as in 200000, or money, as in 2.50usd")
         return cls(amount, Cost.USD if found[2] == "usd" else Cost.SPENT)
 

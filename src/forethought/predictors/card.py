@@ -304,15 +304,15 @@ def _novelty(card: PredictorCard) -> str:
     if found is None:
         return "## Novelty\n\nThis predictor has no novelty score."
     looked_at = {HIDDEN: "hidden state", TEXT: "text (rarity of its letters and words, its length, its symbols)"}
-    quantiles = ", ".join(f"{distance:.3f} ({share:.0%})" for share, distance in found.quantiles)
+    quantiles = ", ".join(f"{distance:.3f} ({percent(share, 0)})" for share, distance in found.quantiles)
     return (
         f"## Novelty\n\nThe score is the distance of a query's {looked_at[found.kind]} from those of the training "
         f"queries, by probabilistic principal component analysis with {found.num_components} components. It is "
         f"calibrated on {found.num_queries:,} training queries that were left out of the fit; quantiles of their "
-        f"distances: {quantiles}. A query is novel if at most {found.level:.0%} of them are as far away. By this rule, "
-        f"{percent(found.false_alarms)} of left-out training queries are novel; if that were clearly above "
-        f"{2 * found.level:.0%}, the score would not be used. A plan warns if more queries of a batch are novel than "
-        f"expected by chance; predictions are used in any case."
+        f"distances: {quantiles}. A query is novel if at most {percent(found.level, 0)} of them are as far away. "
+        f"By this rule, {percent(found.false_alarms)} of left-out training queries are novel; if that were clearly "
+        f"above {percent(2 * found.level, 0)}, the score would not be used. A plan warns if more queries of a batch "
+        f"are novel than expected by chance; predictions are used in any case."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..core.import_settings import ImportSettings
@@ -83,28 +84,30 @@ def check_folder(folder: Path, flag: str = "--out") -> None:
     """Refuses a place where no folder can be made or written; nothing is made."""
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; give {flag} a folder")
-    _check_parents(folder)
+    _check_parents(folder, flag)
 
 
-def check_file(file: Path, flag: str = "--out") -> None:
-    """Refuses a place where no file can be written; nothing is made."""
+def check_file(file: Path, flag: str = "--out", *, read: Iterable[str] = ()) -> None:
+    """Refuses a place where no file can be written, and one of the files that are `read`; nothing is made."""
     if file.is_dir():
         raise RunError(f"{file} is a folder; give {flag} a file")
+    if file.is_file() and any(Path(each).is_file() and file.samefile(each) for each in read):
+        raise RunError(f"{flag} {file} is a file that is read, and would be replaced; give another {flag}")
     _check_parents(file, flag)
 
 
-def check_plan_file(file: Path) -> None:
+def check_plan_file(file: Path, *, read: Iterable[str] = ()) -> None:
     """The same for a plan: a .json file holds the plan itself, any other its budgets as rows."""
-    check_rows_file(file, is_checked_name=file.suffix.lower() != ".json")
+    check_rows_file(file, is_checked_name=file.suffix.lower() != ".json", read=read)
 
 
-def check_rows_file(file: Path, flag: str = "--out", *, is_checked_name: bool = True) -> None:
+def check_rows_file(file: Path, flag: str = "--out", *, is_checked_name: bool = True, read: Iterable[str] = ()) -> None:
     """The same for a file of rows (`core.rows`), whose ending says how they are written."""
     if is_checked_name:
         check_rows_name(file, flag)
     if file.parent != Path() and not file.parent.is_dir():
         raise RunError(f"{flag} {file}: there is no folder {file.parent}")
-    check_file(file, flag)
+    check_file(file, flag, read=read)
 
 
 def _check_parents(path: Path, flag: str = "--out") -> None:

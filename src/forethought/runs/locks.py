@@ -39,6 +39,13 @@ def writing(folder: Path, worker: Worker) -> Iterator[None]:
         yield
 
 
+def check_free(folder: Path, worker: Worker) -> None:
+    """Refuses what `writing` would refuse now, and holds nothing afterwards; makes nothing where no run is yet."""
+    if (folder / WHOLE).is_file():
+        with writing(folder, worker):
+            pass
+
+
 def _enter(folder: Path, worker: Worker, whole: BinaryIO, own: BinaryIO, *, is_last: bool) -> bool:
     """Takes the locks, or refuses; where this is not the last attempt, False while others hold the run."""
     is_member = bool(worker.crew) and not worker.is_alone

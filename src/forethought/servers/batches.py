@@ -10,6 +10,8 @@ from typing import Any
 
 from ..core.files import open_bytes, parse_json, reaching
 from ..core.visible import to_json
+from ..errors import InvalidInputError
+from ..questions.rows.lines import utf8
 from .kinds import BatchForm
 from .reading import MOST_BYTES
 from .replies import Reply, generated_in
@@ -60,8 +62,17 @@ def _messages(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def result_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a result file, at most `MOST_BYTES` of each."""
-    with open_bytes(path, "rb", "read") as file, reaching(path, "read"):
+    """The lines of a result file in UTF-8, whatever it is in, at most `MOST_BYTES` of each.
+
+    Raises:
+        InvalidInputError: it is compressed, or a pipe: it is read more than once.
+    """
+    if path.is_fifo():
+        raise InvalidInputError(f"{path} is a pipe, which can be read only once: write the results to a file")
+    with open_bytes(path, "rb", "read") as stream, reaching(path, "read"):
+        file, _ = utf8(stream)
+        if file.peek(2).startswith(b"\x1f\x8b"):
+            raise InvalidInputError(f"{path} is compressed (gzip); unpack it first, with gunzip")
         while line := file.readline(MOST_BYTES):
             if not line.endswith(b"\n") and len(line) == MOST_BYTES:
                 while (rest := file.readline(MOST_BYTES)) and not rest.endswith(b"\n"):
@@ -76,7 +87,7 @@ def read_result(line: bytes) -> Result:
     A line that cannot be read, or says what no answer can, is a failed request with a reason.
     """
     try:
-        found = parse_json(line)
+        found = parse_json(line.decode("utf-8", "surrogatepass"))  # of bytes, UTF-16 would be read here and there
     except ValueError as error:
         match = _FOUND_ID.search(line[:4096])
         name = match[1].decode() if match else ""

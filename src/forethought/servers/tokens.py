@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from ..core.terms import percent
+
 MOST_TOKENS = 10**8  # of one request; a server that says more is wrong
 WORD_CHARACTERS = 16  # longer words are of several tokens, whatever the tokenizer
 UNSEEN_TOKENS = 16  # of an answer that its text does not show: tags, line breaks, the end of turn
@@ -305,7 +307,7 @@ class Counters:
         parts = []
         if self.trace_tokens:
             share = self.cached_tokens / max(1, self.prompt_tokens)
-            cached = f", {share:.0%} of them cached there" if self.cached_tokens else ""
+            cached = f", {percent(share, 0)} of them cached there" if self.cached_tokens else ""
             parts.append(
                 f"{self.trace_tokens:,} tokens of thought, {self.answer_tokens:,} of forced answers, "
                 f"{self.prompt_tokens:,} of prompts{cached}"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
+from ...core.codec import UnfitError, decode, encode, fields_to_json, shown
 from ...core.data import EngineInfo, Generation, Request, Sampling
 from ...core.flags import at_least, check_all
 from ...core.menu import Menu
-from ...core.prompts import PromptTemplate
+from ...core.prompts import PromptTemplate, parse_template, template_to_json
 from ...core.registry import check_options, unknown_name_message
 from ...errors import InvalidSettingsError
 from ...servers.batches import batch_line
@@ -56,6 +58,21 @@ class BatchServer:
     native_fields: Mapping[str, Any] = field(default_factory=dict)
     logprobs: bool = False
 
+    def to_json(self) -> dict[str, Any]:
+        """As one JSON object, the template as its file's content."""
+        return {**fields_to_json(self, without=("template",)), "template": template_to_json(self.template)}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """What `to_json` wrote; raises UnfitError, and InvalidSettingsError of a template."""
+        if not isinstance(value, dict):
+            raise UnfitError(f"must be an object, not {shown(value)}")
+        template = parse_template(json.dumps(value.get("template")).encode(), place="of the batch")
+        found = decode(cls, {**value, "template": encode(template)}, lenient=(cls,))
+        if found.server not in KINDS or found.kind.batch is None:
+            raise UnfitError(f"takes no requests in a file: {shown(found.server)}", "server")
+        return found
+
     @property
     def kind(self) -> ServerKind:
         """Its row in the table."""
@@ -65,7 +82,7 @@ class BatchServer:
     def form(self) -> BatchForm:
         """How it takes requests in a file."""
         form = self.kind.batch
-        assert form is not None  # `batch_server` has refused others
+        assert form is not None  # others were refused
         return form
 
     @property

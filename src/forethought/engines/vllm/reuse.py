@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ...core.terms import percent
+
 
 @dataclass(slots=True)
 class Reuse:
@@ -40,9 +42,13 @@ class Reuse:
         parts = []
         if self.num_traces:
             share = self.trace_cached / max(1, self.trace_tokens)
-            parts.append(f"{self.num_traces:,} thoughts, {share:.0%} of their prompts' tokens from the prefix cache")
+            parts.append(
+                f"{self.num_traces:,} thoughts, {percent(share, 0)} of their prompts' tokens from the prefix cache"
+            )
         if self.num_answers:
             share = self.answer_cached / max(1, self.answer_tokens)
             left = (self.answer_tokens - self.answer_cached) / self.num_answers
-            parts.append(f"{self.num_answers:,} forced answers, {share:.0%} ({left:.0f} tokens computed for each)")
+            parts.append(
+                f"{self.num_answers:,} forced answers, {percent(share, 0)} ({left:.0f} tokens computed for each)"
+            )
         return "; ".join(parts)

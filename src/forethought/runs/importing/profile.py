@@ -162,17 +162,15 @@ def _num_falling(tokens_Q_B: FloatArray) -> int:
     return int((np.diff(tokens_Q_B, axis=1) < 0).any(axis=1).sum())
 
 
-def check_target(path: Path, files: tuple[str, ...]) -> None:
+def check_target(path: Path) -> None:
     """Refuses to write over anything but a profile that was imported before.
 
     Raises:
-        RunError: `path` is one of the files, a folder, or a file of another kind.
+        RunError: `path` is a file of another kind.
     """
     if path.suffix.lower() != ".parquet":
         raise RunError(f"--out {path}: a profile is a Parquet file; let its name end in .parquet")
     if not path.exists():
         return
-    if any(path.samefile(file) for file in files if Path(file).exists()):
-        raise RunError(f"{path} is one of the files to import; give another --out")
     if not is_profile_file(path) or read_parquet(path).provenance.engine != ENGINE:
         raise RunError(f"{path} exists and is not an imported profile; nothing was written. Give another --out.")

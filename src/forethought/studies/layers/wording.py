@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...core.terms import percent
 from ...report.wording import sample_words
 from .results import LayerStudy
 
@@ -19,7 +20,7 @@ def study_words(result: LayerStudy) -> str:
 
 def share_words(layer: int, depth: int | None) -> str:
     """A layer with its share of the depth: `layer 18 of 28 (64%)`."""
-    return f"layer {layer}" if depth is None else f"layer {layer} of {depth} ({layer / depth:.0%})"
+    return f"layer {layer}" if depth is None else f"layer {layer} of {depth} ({percent(layer / depth, 0)})"
 
 
 def layers_words(layers: Sequence[int]) -> str:
