@@ -173,6 +173,10 @@ def _exit_code(args: list[str]) -> int:
         return BROKEN_PIPE
     except OSError as error:
         return _refuse(_named(error), error, args)
+    except MemoryError as error:
+        return _refuse(
+            ForethoughtError(f"the memory is too small for this{': ' * bool(str(error))}{error}"), error, args
+        )
 
 
 def _stopped(args: list[str]) -> str:

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from .menu import Menu
 
 
+MOST_TRACES = 1_000_000  # of a question: a bit each is in memory
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
     """The engine that runs the model, and how traces are sampled. A predictor's card sets template and sampling.
@@ -159,7 +162,7 @@ class ProfileSettings(QuestionColumns):
         check_all(
             [
                 self.cluster.beside(self.worker),
-                at_least("--traces", self.num_traces, 1),
+                at_least("--traces", self.num_traces, 1, MOST_TRACES),
                 at_least("--limit", self.limit, 1),
                 layers_problem(self.layers),
                 refused(lambda: self.menu),
@@ -225,6 +228,7 @@ class TrainSettings:
         check_all(
             [
                 at_least("--folds", self.num_folds, 2),
+                at_least("--seed", self.seed, 0),
                 layers_problem(self.layers, "learn from; try --predictor mean"),
                 *(at_least("--samples", each, 1) for each in self.samples),
                 weights_problem(self.vote_weights),
