@@ -174,9 +174,8 @@ def _exit_code(args: list[str]) -> int:
     except OSError as error:
         return _refuse(_named(error), error, args)
     except MemoryError as error:
-        return _refuse(
-            ForethoughtError(f"the memory is too small for this{': ' * bool(str(error))}{error}"), error, args
-        )
+        words = ": ".join(filter(None, ("the memory is too small for this", str(error))))
+        return _refuse(ForethoughtError(words), error, args)
 
 
 def _stopped(args: list[str]) -> str:

@@ -172,7 +172,7 @@ def at_least(name: str, value: float | None, least: float, most: float = MOST) -
     """What is wrong with a flag below its least value, or above the most; None where it is fine or not given."""
     if value is None or least <= value <= most:
         return None
-    if value > most:
+    if most < value < float("inf"):
         return f"{name} must be at most {most:,}, not {value:g}"
     return f"{name} must be at least {least:g}, not {value:g}"
 
