@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import InvalidMenuError, InvalidSettingsError
 from .flags import (
+    MOST_TRACES,
     allocator_options_flag,
     argument,
     asked_model_flag,
@@ -42,9 +43,6 @@ from .terms import Cost, Sampling
 
 if TYPE_CHECKING:
     from .menu import Menu
-
-
-MOST_TRACES = 1_000_000  # of a question: a bit each is in memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
