@@ -586,6 +586,30 @@ def test_a_number_that_no_file_could_keep_is_a_usage_error(
     assert not Path("r").exists(), "a run that nothing could read again"
 
 
+def test_numbers_that_no_memory_or_generator_could_take_are_refused(call: Call, trained: str, tmp_path: Path) -> None:
+    questions = write_questions(tmp_path / "q.jsonl", 2)
+    for command, words in (
+        (("evaluate", trained, "--resamples", 10**12), "--resamples must be at most 100,000"),
+        (("evaluate", trained, "--seed", -1), "--seed must be at least 0"),
+        (("layers", trained, "--seed", -1), "--seed must be at least 0"),
+        (("train", trained, "--seed", -1), "--seed must be at least 0"),
+        (("profile", "fake", questions, "--traces", 10**12), "--traces must be at most 1,000,000"),
+    ):
+        said = call(*command)
+        assert said.code == 1
+        assert words in said.err
+
+
+def test_a_lack_of_memory_is_told_in_a_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any, **how: Any) -> None:
+        raise MemoryError("Unable to allocate 1.59 PiB")
+
+    monkeypatch.setattr("forethought.commands.listing.list_results", fail)
+    said = call("ls", ".")
+    assert said.code == 1
+    assert said.err.strip() == "error: the memory is too small for this: Unable to allocate 1.59 PiB"
+
+
 def test_a_total_that_no_plan_could_keep_is_refused(call: Call, trained: str, tmp_path: Path) -> None:
     questions = write_questions(tmp_path / "q.jsonl", 20)
     said = call("run", trained, questions, "--mean-tokens", "1e15", "--out", "r")

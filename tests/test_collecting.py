@@ -425,3 +425,11 @@ def test_a_result_of_a_round_that_is_not_there_is_refused_in_a_line(job: Call) -
     said = job("collect", "out.jsonl")
     assert said.code == 1
     assert "settled.jsonl has a result of " in said.err
+
+
+def test_a_tokenizer_that_is_not_there_is_no_silent_lack_of_counts(job: Call) -> None:
+    Path("out.jsonl").write_text(results_text(job), "utf-8")
+    said = job("collect", "out.jsonl", "--tokenizer", "./nowhere")
+    assert said.code == 1
+    assert "--tokenizer ./nowhere: there is no tokenizer of that name" in said.err
+    assert not Path("runs/batch-r").exists()

@@ -173,6 +173,9 @@ def _exit_code(args: list[str]) -> int:
         return BROKEN_PIPE
     except OSError as error:
         return _refuse(_named(error), error, args)
+    except MemoryError as error:
+        words = ": ".join(filter(None, ("the memory is too small for this", str(error))))
+        return _refuse(ForethoughtError(words), error, args)
 
 
 def _stopped(args: list[str]) -> str:

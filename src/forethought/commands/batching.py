@@ -272,10 +272,15 @@ def collect(settings: CollectSettings) -> Collected:
     check_folder(folder)
     check_history(settings.history)
     asked = given.server
+    tokenizer = look(str(settings.tokenizer or asked.model)).tokenizer()
+    if settings.tokenizer and tokenizer is None:
+        raise InvalidSettingsError(
+            f"--tokenizer {settings.tokenizer}: there is no tokenizer of that name on this machine, or nothing that "
+            "reads it; leave it out, and thoughts are counted where the server says how long they are"
+        )
     run = RunDirectory.create(
         folder, kind="run", provenance=plan_provenance(plan, judge, asked.info), settings={"batch": str(place)}
     )
-    tokenizer = look(str(settings.tokenizer or asked.model)).tokenizer()
     seen = Counter[str]()
     with run.locked():
         keep_plan(run, plan)

@@ -11,8 +11,11 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import InvalidMenuError, InvalidSettingsError
+from .codec import MOST
 
 KEY = "flag"
+MOST_TRACES = 1_000_000  # of a question: a bit each is in memory
+MOST_RESAMPLES = 100_000  # in memory together
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +169,18 @@ def check_all(problems: Iterable[str | None]) -> None:
         raise InvalidSettingsError("; ".join(found))
 
 
-def at_least(name: str, value: float | None, least: float) -> str | None:
-    """What is wrong with a flag below its least value; None where it is fine or not given."""
-    is_fine = value is None or (value >= least and value != float("inf"))
-    return None if is_fine else f"{name} must be at least {least:g}, not {value:g}"
+def at_least(name: str, value: float | None, least: float, most: float = MOST) -> str | None:
+    """What is wrong with a flag below its least value, or above the most; None where it is fine or not given."""
+    if value is None or least <= value <= most:
+        return None
+    if most < value < float("inf"):
+        return f"{name} must be at most {most:,}, not {value:g}"
+    return f"{name} must be at least {least:g}, not {value:g}"
+
+
+def resampling_problems(num_resamples: int, seed: int) -> tuple[str | None, str | None]:
+    """What is wrong with a bootstrap's number of resamples, which are in memory together, and its seed."""
+    return at_least("--resamples", num_resamples, 100, MOST_RESAMPLES), at_least("--seed", seed, 0)
 
 
 def positive(name: str, values: Iterable[float], unit: str = "tokens") -> list[str]:

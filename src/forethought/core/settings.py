@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import InvalidMenuError, InvalidSettingsError
 from .flags import (
+    MOST_TRACES,
     allocator_options_flag,
     argument,
     asked_model_flag,
@@ -159,7 +160,7 @@ class ProfileSettings(QuestionColumns):
         check_all(
             [
                 self.cluster.beside(self.worker),
-                at_least("--traces", self.num_traces, 1),
+                at_least("--traces", self.num_traces, 1, MOST_TRACES),
                 at_least("--limit", self.limit, 1),
                 layers_problem(self.layers),
                 refused(lambda: self.menu),
@@ -225,6 +226,7 @@ class TrainSettings:
         check_all(
             [
                 at_least("--folds", self.num_folds, 2),
+                at_least("--seed", self.seed, 0),
                 layers_problem(self.layers, "learn from; try --predictor mean"),
                 *(at_least("--samples", each, 1) for each in self.samples),
                 weights_problem(self.vote_weights),

@@ -21,6 +21,7 @@ from .flags import (
     pairs,
     plots_flag,
     positive,
+    resampling_problems,
     samples_flag,
     sampling_problems,
     seed_flag,
@@ -103,7 +104,7 @@ class LayersSettings:
                 layers_problem(self.layers, "compare"),
                 *positive("--mean-tokens", self.mean_tokens),
                 at_least("--limit", self.limit, 2),
-                at_least("--resamples", self.num_resamples, 100),
+                *resampling_problems(self.num_resamples, self.seed),
             ]
         )
 
@@ -180,7 +181,7 @@ class EvaluateSettings:
                 *(at_least("--samples", each, 1) for each in self.samples),
                 weights_problem(self.vote_weights),
                 "--by-draws evaluates single samples: leave --samples out" if self.by_draws and self.samples else None,
-                at_least("--halvings", self.num_halvings, 0),
+                at_least("--halvings", self.num_halvings, 0, 1000),
                 "--draws and --halvings need --by-draws"
                 if not self.by_draws and (self.num_halvings or self.num_draws != DRAWS)
                 else None,
@@ -190,7 +191,7 @@ class EvaluateSettings:
                 "--by-draws trains on some draws and judges on others: leave --on out"
                 if self.by_draws and self.on
                 else None,
-                at_least("--resamples", self.num_resamples, 100),
+                *resampling_problems(self.num_resamples, self.seed),
             ]
         )
 
@@ -229,7 +230,7 @@ class CompareSettings:
                 "--labels needs --train PROFILE, on which their curves are counted"
                 if self.labels and not self.train
                 else None,
-                at_least("--resamples", self.num_resamples, 100),
+                *resampling_problems(self.num_resamples, self.seed),
             ]
         )
 
@@ -260,7 +261,7 @@ class PaperSettings:
             [
                 f"--split takes the name of a file in DIR, without .parquet, not {self.split!r}" if wrong else None,
                 *positive("--mean-tokens", self.mean_tokens),
-                at_least("--resamples", self.num_resamples, 100),
+                *resampling_problems(self.num_resamples, self.seed),
             ]
         )
 
@@ -278,7 +279,13 @@ class DemoSettings:
     seed: int = seed_flag()
 
     def __post_init__(self) -> None:
-        check_all([at_least("--mean-tokens", self.mean_tokens, 1), at_least("--limit", self.limit, 2)])
+        check_all(
+            [
+                at_least("--mean-tokens", self.mean_tokens, 1),
+                at_least("--limit", self.limit, 2),
+                at_least("--seed", self.seed, 0),
+            ]
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
