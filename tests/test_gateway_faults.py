@@ -431,15 +431,16 @@ async def test_no_number_of_a_client_breaks_the_page_or_takes_its_rows(predictor
         served(server.url, predictor, server="vllm") as found,
         Client(found.url) as client,
     ):
-        for cap in (10**400, *range(1, 30)):
+        for cap in (10**400, *range(1_000, 1_110)):
             await client.chat(question(1), thinking_token_budget=cap, max_tokens=30)
         await client.chat(question(1))
         assert (await client.ask("/metrics"))[0] == 200
         status, _, content = await client.ask("/forethought/state")
         assert status == 200
         labels = {each["label"]: each["requests"] for each in json.loads(content)["options"]}
-        assert labels.pop("own") == 29
-        assert len(labels) == 1
+        assert labels.pop("other") == 10
+        assert [label for label in labels if int(label) < 1_000] == ["32"]
+        assert len(labels) == 101
 
 
 @contextlib.asynccontextmanager

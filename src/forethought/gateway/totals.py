@@ -14,6 +14,7 @@ from ..runs.journal import CLIENT_LEFT, DONE, ENDINGS, REFUSED, REFUSED_UPSTREAM
 from .decision import KINDS, OWN
 
 MOST_LABELS = 200  # of one kind: what comes later counts as OTHER
+MOST_OWN = MOST_LABELS // 2  # of them, for caps that clients chose: the menu's options keep their rows
 OTHER = "other"
 ADDED_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)  # upper ends of the histogram's bins
 DETAIL = re.compile(r"\s*(?:;|\(p=).*", re.DOTALL)  # of a reason: what is another for each request
@@ -124,8 +125,8 @@ class Totals:
         self.output_tokens += entry.output_tokens or 0
         if entry.option is None or entry.is_shadow:
             return
-        is_free = entry.kind == OWN and entry.option == str(entry.budget)  # any number: no option of the menu's
-        option = _under(self.options, OWN if is_free else entry.option, OptionTotals)
+        most = MOST_OWN if entry.kind == OWN else MOST_LABELS  # any number may be a client's cap
+        option = _under(self.options, entry.option, OptionTotals, most)
         option.requests += 1
         limit = None if entry.budget is None else entry.budget * entry.num_thoughts
         if limit is not None:
@@ -257,11 +258,11 @@ def _upstream_error(entry: Entry) -> str:
     return {UPSTREAM_FAILED: "broken", REFUSED_UPSTREAM: "unreachable"}.get(entry.ending, "")
 
 
-def _under(totals: dict[str, Any], name: str, kind: Any) -> Any:
+def _under(totals: dict[str, Any], name: str, kind: Any, most: int = MOST_LABELS) -> Any:
     """What stands under a name; under OTHER where there are too many."""
     found = totals.get(name)
     if found is None:
-        name = name if len(totals) < MOST_LABELS else OTHER
+        name = name if len(totals) < most else OTHER
         found = totals.setdefault(name, kind())
     return found
 
