@@ -8,11 +8,12 @@ import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from ..errors import LedgerError
 from .beyond import IMAGE_TOKENS
 from .chance import random_bytes
+from .decision import Decision
 from .host import logger
 from .law import SharedPrice
 from .ledger import LEASE, Claim, Count, Full, Ledger
@@ -30,30 +31,6 @@ BEYOND_SHARE = 1 / 16  # of the most tokens that images and tools can be: what t
 BELIEVED = 1 << 17  # tokens beyond a request's bound that a server is believed to have added: prompts, tools, images
 TICK_SECONDS = 1.0
 UNLIMITED = "nothing limits how much this request may generate, and there is a quota: give it max_tokens"
-
-
-class Promised(Protocol):
-    """What admission reads of a `Decision`."""
-
-    @property
-    def budget(self) -> int | None:
-        """Reasoning tokens of a thought."""
-
-    @property
-    def high_tokens(self) -> int | None:
-        """That a thought is expected to stay within."""
-
-    @property
-    def most_tokens(self) -> int | None:
-        """That thought and answer can have; None where nothing bounds them."""
-
-    @property
-    def answer_tokens(self) -> int:
-        """Room for the answer in `most_tokens`."""
-
-    @property
-    def num_thoughts(self) -> int:
-        """Answers that are asked for."""
 
 
 @dataclass(slots=True)
@@ -142,6 +119,9 @@ class Admission:
         lease: seconds until a claim that was neither renewed nor settled counts as its reservation.
         image_tokens: the most that an image is taken to be.
         tool_tokens: the most that a request with tools of the server's is taken to use more.
+
+    Attributes:
+        shared_price: what follows the quotas; None where no law runs.
     """
 
     def __init__(
@@ -158,7 +138,7 @@ class Admission:
         self.ledger = ledger
         self.lease = lease
         self._image_tokens, self._tool_tokens = image_tokens, tool_tokens
-        self._shared_price = price
+        self.shared_price = price
         self._prompts = PromptTokens(tenants.tokens_per_byte)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ticking: asyncio.Task[None] | None = None
@@ -167,12 +147,7 @@ class Admission:
 
     def price(self, tenant: Tenant) -> float | None:
         """Right answers that a token of this tenant must buy; None where no law runs."""
-        return None if self._shared_price is None else self._shared_price.value / tenant.weight
-
-    @property
-    def shared_price(self) -> SharedPrice | None:
-        """What follows the quotas; None where no law runs."""
-        return self._shared_price
+        return None if self.shared_price is None else self.shared_price.value / tenant.weight
 
     def prompt_bound(self, num_bytes: int, beyond: int = 0) -> int:
         """The most tokens that a prompt is taken to have, by the bytes of its body and what is beyond them."""
@@ -182,7 +157,7 @@ class Admission:
         """The most tokens of a request's images, and of tools that the server runs for it."""
         return images * self._image_tokens + (self._tool_tokens if has_tools else 0)
 
-    async def admit(self, tenant: Tenant, *, prompt_bytes: int, decision: Promised, beyond: int = 0) -> Grant | Refusal:
+    async def admit(self, tenant: Tenant, *, prompt_bytes: int, decision: Decision, beyond: int = 0) -> Grant | Refusal:
         """Reserves what a request may use; once this returns a grant, a kill cannot lose it.
 
         Args:
@@ -214,8 +189,8 @@ class Admission:
             self._spawn(self._release(claim.id))
             raise
         if full is not None:
-            if self._shared_price is not None and full.account == GATEWAY and bound <= full.quota:
-                self._shared_price.refused(full.window)
+            if self.shared_price is not None and full.account == GATEWAY and bound <= full.quota:
+                self.shared_price.refused(full.window)
             return _refusal(full, bound)
         believed = MOST_TOKENS if most is None else bound + BELIEVED
         grant = Grant(claim.id, tenant.name, prompt, 0 if beyond else prompt_bytes, reserved, bound, believed)
@@ -273,8 +248,8 @@ class Admission:
             self._next_renewal = now + self.lease / 3.0
             await asyncio.gather(*map(self.renew, self._open.values()))  # together: one call of Redis for many
         await self.ledger.sweep()
-        if self._shared_price is not None:
-            await self._shared_price.step(self.ledger, GATEWAY)
+        if self.shared_price is not None:
+            await self.shared_price.step(self.ledger, GATEWAY)
 
     async def close(self) -> None:
         """Ends what runs, and closes the ledger."""

@@ -49,6 +49,12 @@ async def read_body(receive: Receive, most: int) -> tuple[bytes | None, bool]:
     return None, False
 
 
+async def left(receive: Receive) -> None:
+    """Returns when the client has gone away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 def parsed(content: bytes) -> Mapping[str, Any] | None:
     """The body as an object; None where it is none, which the server says itself."""
     try:

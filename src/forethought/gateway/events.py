@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..core.visible import to_json
-from .asgi import Receive, Send
+from .asgi import Receive, Send, left
 
 SECOND = 1.0
 BEAT_SECONDS = 10.0  # of silence, after which a line says that the connection lives
@@ -47,7 +47,7 @@ class Events:
     async def stream(self, receive: Receive, send: Send) -> None:
         """Sends until the client goes away, does not take it, or the server stops. The head has been sent before."""
         self.num_watching += 1
-        gone = asyncio.ensure_future(_left(receive))
+        gone = asyncio.ensure_future(left(receive))
         closing = asyncio.ensure_future(self._is_closing.wait())
         try:
             with suppress(TimeoutError, OSError):
@@ -94,9 +94,3 @@ class Events:
 async def _sent(send: Send, content: bytes) -> None:
     message = {"type": "http.response.body", "body": content, "more_body": True}
     await asyncio.wait_for(send(message), SLOW_SECONDS)
-
-
-async def _left(receive: Receive) -> None:
-    """Returns when the client has gone away."""
-    while (await receive())["type"] != "http.disconnect":
-        pass

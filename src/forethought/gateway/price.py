@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from ..allocators.price import budgets_at, price_for
 from ..control import sources
 from ..core.data import Cost, Curves
 from ..core.features import Features
 from ..core.profile import Profile
+from ..core.serve_settings import ServeSettings
 from ..errors import InvalidSettingsError, InvalidTotalError
 from ..predictors.bundle import shipped_predictors
 from ..predictors.predictor import Predictor
 from ..predictors.training import cross_fit
 from ..predictors.usage import stretched
 from .host import logger
+from .options import ServingOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,34 +55,11 @@ class Price:
 
 NUM_FOLDS = 5
 VARIABLES = ("FORETHOUGHT_PRICE", "FORETHOUGHT_MEAN_TOKENS", "FORETHOUGHT_PROFILE=profile.parquet")
+Terms = ServingOptions | ServeSettings  # what names a price, or a mean and a profile to set it on
 FLAGS = ("--price", "--mean-tokens", "--profile profile.parquet")
 
 
-class PriceTerms(Protocol):
-    """What says how the price is set; see `ServingOptions`."""
-
-    @property
-    def predictor(self) -> str:
-        """A folder, a run that holds one, or a shipped name."""
-
-    @property
-    def price(self) -> float | None:
-        """Right answers per token."""
-
-    @property
-    def mean_tokens(self) -> float | None:
-        """Tokens a query, on average, where no price is given."""
-
-    @property
-    def profile(self) -> str:
-        """The measured questions on which the mean sets the price."""
-
-    @property
-    def cost(self) -> Cost:
-        """What tokens are counted in."""
-
-
-def price_of(options: PriceTerms, predictor: Predictor, names: tuple[str, str, str] = VARIABLES) -> Price:
+def price_of(options: Terms, predictor: Predictor, names: tuple[str, str, str] = VARIABLES) -> Price:
     """The price that `options` name.
 
     Args:
@@ -102,7 +80,7 @@ def price_of(options: PriceTerms, predictor: Predictor, names: tuple[str, str, s
     return Price(price, mean_budget, source, curves, options.mean_tokens, options.cost)
 
 
-def _curves(options: PriceTerms, predictor: Predictor, names: tuple[str, str, str]) -> tuple[Curves, str]:
+def _curves(options: Terms, predictor: Predictor, names: tuple[str, str, str]) -> tuple[Curves, str]:
     """Curves of measured questions as a predictor says that has not seen them, and in words whose."""
     measured, source = _measured(options, names)
     if (rows := predictor.rows_trained_on(measured)) is not None and len(rows):
@@ -122,7 +100,7 @@ def _curves(options: PriceTerms, predictor: Predictor, names: tuple[str, str, st
     return curves, f"predictions of {source}"
 
 
-def _measured(options: PriceTerms, names: tuple[str, str, str]) -> tuple[Profile, str]:
+def _measured(options: Terms, names: tuple[str, str, str]) -> tuple[Profile, str]:
     """The profile that was named, else the run that holds the predictor, else what is shipped with it."""
     if options.profile:
         return sources.open_profile(options.profile), options.profile

@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 from ....servers import reading
 from ....servers.address import LEAST_KEY, Address, Key
-from ...asgi import Message, Receive, Send
+from ...asgi import Message, Receive, Send, left
 from ...failing import RefusedError, UpstreamError
 from .client import Connection, Exchange, Upstream
 from .headers import CREDENTIALS, back, key_headers, onward
@@ -170,8 +170,7 @@ async def _inflated(content: bytes, encoding: str) -> bytes | None:
 
 async def _watch(receive: Receive, exchange: Exchange) -> None:
     """Ends the exchange when the client leaves."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    await left(receive)
     exchange.leave()
 
 

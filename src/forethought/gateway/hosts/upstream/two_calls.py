@@ -19,7 +19,7 @@ from ....models.thinking import ANSWER
 from ....servers.kinds import ServerKind
 from ....servers.replies import Skipping, texts_in
 from ....servers.tokens import Usage
-from ...asgi import App, Message, Receive, Send, parsed, read_body, replayed, with_header
+from ...asgi import App, Message, Receive, Send, left, parsed, read_body, replayed, with_header
 from ...failing import GatewayError, RefusedError, UpstreamError
 from ...incoming import MOST_REQUEST_BYTES
 from ...pipeline import TWO_CALLS
@@ -158,8 +158,7 @@ class _Reply:
 
     async def watch(self, receive: Receive) -> None:
         """Waits until the client leaves."""
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        await left(receive)
         self._has_left.set()
 
     async def left(self) -> Message:
