@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from forethought.core.menu import Menu
 from forethought.core.prompts import load_template
 from forethought.core.protocols import HiddenStateEngine
 from forethought.core.settings import EngineSettings
+from forethought.core.waiting import collect, finish
 from forethought.core.worker import Worker
 from forethought.engines.fake import FakeEngine
 from forethought.errors import EngineError, RunError
@@ -300,6 +301,30 @@ def test_a_prompt_that_kills_workers_is_a_record_with_the_reason(folder: Path, o
     assert {each.query_id for each in failed} == {"q7"}
     assert all("was lost while it ran: the process ended" in (each.error or "") for each in failed)
     assert len(list(found.records())) == 2 * NUM_QUERIES
+
+
+def leaves_q7_out(number: int) -> None:
+    """An engine that takes a request and never says what became of it."""
+    generate = FakeEngine.generate
+
+    async def generate_others(self: FakeEngine, requests: Iterable[Request]) -> AsyncIterator[Generation]:
+        async for generation in generate(self, requests):
+            if generation.query_id != "q7":
+                yield generation
+
+    FakeEngine.generate = generate_others  # type: ignore[method-assign]
+
+
+@pytest.mark.timeout(120)
+def test_a_request_that_an_engine_leaves_out_is_a_record_and_nobody_waits_for_it(
+    folder: Path, on_workers: Open
+) -> None:
+    engine, _ = on_workers(2, leaves_q7_out)
+    found = finish(collect(engine.generate(asked(12))))
+    assert len(found) == 12
+    assert [(each.query_id, each.error) for each in found if each.is_failed] == [
+        ("q7", "engine 'fake' gave no answer to it")
+    ]
 
 
 def all_die_of_work(number: int) -> None:
