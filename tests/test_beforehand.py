@@ -72,7 +72,6 @@ DRY = {
     "run: grader's option": ([*RUN, "--grader-option", "a=1"], ["'number' takes no options"]),
     "run: unreadable": ([*RUN[:2], "x.jsonl", *RUN[3:]], ["'x+1'", "row 1"]),
     "run: total": ([*RUN[:3], "--mean-tokens", "4"], ["--mean-tokens 4 ", "--mean-tokens 16"]),
-    "run: total of nan": ([*RUN[:3], "--mean-tokens", "nan"], ["--mean-tokens must be a positive number", "nan"]),
     "run: total in all": ([*RUN[:3], "--total-tokens", "10"], ["a total of 10", "Give at least 960"]),
     "run: least": ([*RUN, "--min-tokens", "300"], ["--min-tokens 300", "16 to 256"]),
     "run: largest": ([*RUN, "--max-tokens", "8"], ["--max-tokens 8", "16 to 256"]),

@@ -400,6 +400,7 @@ USAGE = {
     "no such flag": (["profile", "fake", "q.jsonl", "--trace", "2"], "'--traces'"),
     "missing argument": (["profile", "fake"], "Missing argument 'QUESTIONS'. It is a file of questions"),
     "not a number": (["profile", "fake", "q.jsonl", "--traces", "four"], "'four' is not a whole number"),
+    "not a number, though a float": (["run", "a", "b", "--mean-tokens", "nan"], "'nan' is not a number"),
     "budgets that are no numbers": (["layers", "runs/x", "--mean-tokens", "48,many"], "'many' is not a number"),
     "no such cost": (["plan", "a", "b", "--mean-tokens", "64", "--cost", "spend"], "'granted'"),
     "a total without its flag": (["plan", "a", "b", "64"], "A total is given as --mean-tokens 64"),
@@ -593,7 +594,7 @@ def test_numbers_that_no_memory_or_generator_could_take_are_refused(call: Call, 
         (("evaluate", trained, "--seed", -1), "--seed must be at least 0"),
         (("layers", trained, "--seed", -1), "--seed must be at least 0"),
         (("train", trained, "--seed", -1), "--seed must be at least 0"),
-        (("profile", "fake", questions, "--traces", 10**12), "--traces must be at most 1,000,000"),
+        (("profile", "fake", questions, "--traces", 10**12), "--traces must be at most 1,000,000,000"),
     ):
         said = call(*command)
         assert said.code == 1

@@ -14,7 +14,7 @@ from ..errors import InvalidMenuError, InvalidSettingsError
 from .codec import MOST
 
 KEY = "flag"
-MOST_TRACES = 1_000_000  # of a question: a bit each is in memory
+MOST_TRACES = 1_000_000_000  # of a question: a bit each is in memory
 MOST_RESAMPLES = 100_000  # in memory together
 
 
