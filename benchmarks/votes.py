@@ -468,9 +468,8 @@ def profile_case(sources: Sequence[str], grader: str, name: str, levels: Sequenc
     part = frozen_part(new, most=num_samples, seed=0)
     rules = cross_fitted(part, prices(part.draws_O), new.features_Q_F, is_rising=is_rising)
     facts = (
-        f"{new.name}, options {', '.join(new.labels)}",
-        f"{num_questions} questions with {num_samples} samples, of which up to {num_samples} vote; the other four "
-        "fifths of the questions choose",
+        f"{new.name}, options {new.labels[0]} to {new.labels[-1]}",
+        f"{num_questions} questions with {num_samples} samples, which vote; settings from the other four fifths",
     )
     ours = "waves" if new.features_Q_F is None else OURS
     return Case(name, title, facts, rules, levels or levels_of(rules), ours, part, new.simulated)
