@@ -120,6 +120,17 @@ async def test_tenants_are_known_by_key_and_none_goes_on_or_is_kept(predictor, t
             assert secret not in kept.decode("latin-1") + caplog.text
 
 
+async def test_tenants_are_known_by_a_header_that_stays_here(predictor, tmp_path):
+    text = '[gateway]\nheader = "X-Team"\n[tenants.one]\nheader = "one"\ntokens_per_day = 100_000\n'
+    async with ScriptedServer() as server, served(server.url, predictor, **quotas(tmp_path, text)) as found:
+        async with Client(found.url) as client:
+            for name, status in (("one", 200), ("two", 401), ("", 401)):
+                answered = await client.ask("/v1/chat/completions", chat(question(1)), headers={"x-team": name})
+                assert answered[0] == status
+        assert await settled(found) > 0
+        assert "x-team" not in server.seen[-1].headers
+
+
 async def test_a_full_quota_refuses_before_anything_is_sent_and_says_when_to_come_again(predictor, tmp_path):
     text = '[tenants.one]\nkey_sha256 = "KEY"\ntokens_per_minute = 700\n[tenants.two]\nkey_sha256 = "KEY2"\n'
     async with ScriptedServer() as server, served(server.url, predictor, **quotas(tmp_path, text)) as found:
