@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from forethought.core.profile import Profile
 from forethought.core.terms import TOKEN_COSTS
 from forethought.errors import InvalidInputError, InvalidSettingsError, MismatchError
 from forethought.evaluation import Estimate, Evaluation, PolicyRow, evaluate
+from timing import least_seconds
 
 MENU = Menu.evenly(10, 40)
 # Two queries solved by 20 tokens, two only by 40; four traces each. Uniform: 0, 1/2, 1/2, 1.
@@ -265,9 +265,7 @@ def test_the_data_hash_follows_the_counts() -> None:
 @pytest.mark.slow
 def test_two_hundred_queries_take_seconds() -> None:
     data = synthetic(200)
-    started = time.process_time()
-    evaluate(*data, num_resamples=2000)
-    assert time.process_time() - started < 8.0
+    assert least_seconds(lambda: evaluate(*data, num_resamples=2000), rounds=1) < 8.0
 
 
 def _nan(array: Any) -> Any:

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import threading
-import time
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from forethought.gateway.decision import Asked, Decider, Decision
 from forethought.gateway.together import LONG_CHARACTERS, MOST_TOGETHER, Together
 from forethought.predictors.parts import lexical, shape, surprisal
 from forethought.predictors.predictor import Predictor
+from timing import least_seconds
 
 TEXTS = st.text(st.one_of(st.characters(), st.sampled_from(" \n\t.?!0123456789,٣²½ßÉé\x1c\u2028 aAbB'")), max_size=120)
 ODD = "\n12,345.67 … 1e9?! é漢字 ² ½ ٣ TOTAL: $5"
@@ -149,12 +149,7 @@ def test_a_question_is_decided_in_a_millisecond_and_time_grows_with_its_length_a
     decider = Decider(by_text, price=1e-3, cost=Cost.SPENT)
 
     def seconds(question: str) -> float:
-        taken = []
-        for _ in range(20):
-            started = time.perf_counter()
-            decider.by_curve(question)
-            taken.append(time.perf_counter() - started)
-        return min(taken)
+        return least_seconds(lambda: decider.by_curve(question), rounds=20)
 
     questions = sources.shipped_heldout("qwen2.5-coder-1.5b").texts
     assert np.median([seconds(question) for question in questions[:20]]) < 0.001

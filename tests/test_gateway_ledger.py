@@ -584,7 +584,7 @@ async def test_another_program_that_writes_to_the_file_holds_up_nothing_else(tmp
     started = time.perf_counter()
     with pytest.raises(LedgerError, match="locked"):
         await ledger.reserve(claim("a", 5))
-    assert time.perf_counter() - started < 0.5
+    assert time.perf_counter() - started < 0.9  # opening waits for 1 s
     other.close()
     assert await ledger.reserve(claim("a", 5)) is None
     await ledger.close()

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from forethought.errors import InvalidSettingsError, MissingExtraError
 from forethought.gateway.seen import Seen
 from forethought.gateway.tracing import OTLP, Tracing, open_tracing
 from forethought.runs.journal import CLIENT_LEFT, REFUSED, REFUSED_UPSTREAM, UPSTREAM_FAILED, Entry
+from timing import least_seconds
 
 
 @pytest.fixture
@@ -181,7 +181,4 @@ async def test_the_gateway_sends_spans_where_asked(tmp_path: Path, monkeypatch: 
 
 def test_a_span_costs_less_than_a_millisecond_of_a_core(tracing: Tracing) -> None:
     noted = entry()
-    started = time.thread_time()
-    for _ in range(500):
-        tracing.record(noted, {})
-    assert (time.thread_time() - started) / 500 < 1e-3
+    assert least_seconds(lambda: tracing.record(noted, {}), times=100) < 1e-3

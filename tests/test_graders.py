@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +20,7 @@ from forethought.core.data import Grade, Query
 from forethought.errors import EngineError, InvalidInputError, InvalidSettingsError, MissingExtraError
 from forethought.graders import ChoiceGrader, ExactGrader, MathGrader, NumberGrader, check_references
 from forethought.graders import math as math_module
+from timing import least_seconds
 
 RIGHT, WRONG, UNREADABLE = Grade.RIGHT, Grade.WRONG, Grade.UNREADABLE
 
@@ -87,10 +88,8 @@ def test_odd_text_is_graded_never_raised(answer, reference):
     ],
 )
 def test_a_long_text_takes_no_long_time(unit):
-    start = time.process_time()
     for grader in CHEAP:
-        grader.grade(answer=unit * 20_000, reference="1")
-    assert time.process_time() - start < 2.0
+        assert least_seconds(partial(grader.grade, answer=unit * 20_000, reference="1"), rounds=2) < 1.0
 
 
 # --- references --------------------------------------------------------------------------------------------------
@@ -287,6 +286,6 @@ def test_every_grader_has_a_version():
 )
 def test_a_long_text_takes_the_math_grader_no_long_time(unit):
     skip_without_math()
-    start = time.process_time()
-    assert MathGrader().grade(answer=unit * 20_000, reference="x") is not RIGHT
-    assert time.process_time() - start < 2.0
+    grader, answer = MathGrader(), unit * 20_000
+    assert grader.grade(answer=answer, reference="x") is not RIGHT
+    assert least_seconds(lambda: grader.grade(answer=answer, reference="x"), rounds=2) < 2.0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,6 +14,7 @@ from forethought.predictors.mlp import MlpPredictor
 from forethought.predictors.parts.lexical import NUM_BUCKETS, PHRASES, Lexical, buckets_of, counts, parts_of
 from forethought.predictors.stack import StackPredictor, non_negative_weights
 from forethought.predictors.text import TextPredictor
+from timing import least_seconds
 
 NAMES = ["Ann", "Bob", "Cem", "Dee"]
 
@@ -98,9 +97,9 @@ def test_text_tells_short_questions_from_long_ones_fast_and_small() -> None:
     p_Q_B, tokens_Q_B = predictor.predict(Features(2, texts=questions(2)))
     assert p_Q_B[1, -1] > p_Q_B[0, -1] + 0.4
     assert tokens_Q_B[1, -1] < tokens_Q_B[0, -1] - 20
-    started = time.process_time()
-    predictor.predict(Features(120, texts=questions()))
-    assert (time.process_time() - started) / 120 < 5e-3  # promised: 1e-3, on a machine that does nothing else
+    all_of_them = Features(120, texts=questions())
+    seconds = least_seconds(lambda: predictor.predict(all_of_them), rounds=3)
+    assert seconds / 120 < 5e-3  # promised: 1e-3, on a machine that does nothing else
     _, arrays = predictor.state()
     assert sum(array.nbytes for array in arrays.values()) < 5e6
 

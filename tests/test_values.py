@@ -73,7 +73,7 @@ def test_the_public_names() -> None:
 
 
 def test_importing_takes_no_time_and_no_numpy() -> None:
-    code = "import sys, time; t = time.perf_counter(); import forethought; print(time.perf_counter() - t)"
+    code = "import sys, time; t = time.thread_time(); import forethought; print(time.thread_time() - t)"
     code += "; print('numpy' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert float(said[0]) < 0.15
