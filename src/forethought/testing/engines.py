@@ -11,7 +11,7 @@ from unittest import SkipTest
 
 import numpy as np
 
-from ..core.data import Generation, Message, Query, Request, Sampling, StopReason
+from ..core.data import Generation, Message, Probe, Query, Request, Sampling, StopReason
 from ..core.options import Option
 from ..core.protocols import Engine, HiddenStateEngine, OptionEngine, PooledStateEngine, RoomEngine, check_option
 from ..errors import InvalidFeaturesError, InvalidSettingsError
@@ -97,7 +97,10 @@ class EngineContract:
     def test_nothing_is_graded_and_log_probabilities_are_at_most_0(self, subject: Subject) -> None:
         """A grader judges; log-probabilities are shown or not, and those of a thought only where there is one."""
         for done in subject.traces.values():
-            places = [(done.reasoning_tokens, done), *((probe.budget, probe) for probe in done.probes)]
+            places: list[tuple[int | None, Generation | Probe]] = [
+                (done.reasoning_tokens, done),
+                *((probe.budget, probe) for probe in done.probes),
+            ]
             for length, place in places:
                 expect(place.grade is None, f"{done.query_id} is graded by the engine")
                 if (shown := place.logprobs) is not None:

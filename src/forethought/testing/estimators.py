@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ..core.data import FloatArray
 from ..core.features import KINDS, Counts, Features
 from ..core.menu import Menu
 from ..core.protocols import with_defaults
@@ -45,9 +44,9 @@ def _whole(made: Any) -> Any:
     return made
 
 
-def _predicted(make: Made, read: Features, measured: Counts) -> tuple[FloatArray, FloatArray | None]:
-    found: tuple[FloatArray, FloatArray | None] = _whole(make()).fit(read, measured).predict(read)
-    return found
+def _predicted(make: Made, read: Features, measured: Counts) -> Any:
+    """`(p_Q_B, tokens_Q_B)`, as far as the stranger's class keeps to it."""
+    return _whole(make()).fit(read, measured).predict(read)
 
 
 class EstimatorContract:
