@@ -99,8 +99,7 @@ class VllmEngine:
         self._watched: set[str] = set()  # requests that are looked at before they finish
         self._has_told_of_priorities = False
         self._native = None if self._started.native is None else self._started.native.measured(self._trial)
-        engine = self._running()
-        config = engine.model_config
+        config = (engine := self._running()).model_config
         self._context_tokens = int(config.max_model_len)
         self.info = EngineInfo(
             engine="vllm",
@@ -269,8 +268,7 @@ class VllmEngine:
         if not output.finished:
             self._end(request_id, output, flights)
         if fate is Fate.TOO_LONG:
-            error = f"vLLM ignored the cap: {length} reasoning tokens > {budget}"
-            yield self._given_up(flight, flights, error)
+            yield self._given_up(flight, flights, f"vLLM ignored the cap: {length} reasoning tokens > {budget}")
         elif fate is Fate.NATURAL:
             self._end_thought(flight, ids[:length], flights, natural=True)
         else:
@@ -327,7 +325,7 @@ class VllmEngine:
         assert self._started.native is not None
         room = len(self._started.native.end_ids) + LONGEST_TAIL
         whole = {"temperature": 0.0, "ignore_eos": True}
-        params = [{**whole, "max_tokens": cap + room, "thinking_token_budget": cap} for cap in caps]
+        params = [whole | {"max_tokens": cap + room, "thinking_token_budget": cap} for cap in caps]
         outputs = self._whole([self._forcing.prompt_ids(TRIAL_QUERIES[0])] * len(caps), params)
         return [list(output.outputs[0].token_ids) for output in outputs]
 
