@@ -599,6 +599,28 @@ def litellm(monkeypatch: pytest.MonkeyPatch) -> Any:
     del sys.modules["forethought.gateway.hosts.litellm"]
 
 
+async def test_a_route_of_litellms_that_is_not_counted_is_refused_to_a_tenant_with_limits(litellm, predictor, tmp_path):
+    text = '[gateway]\nheader = "x-team"\n[tenants.one]\nheader = "one"\ntokens_per_day = 100_000\n[tenants.two]\n'
+    text += 'header = "two"\nceiling = 32\n[tenants.free]\nheader = "free"\n'
+    text += '[tenants.named]\nheader = "named"\nmodels = ["m"]\n'
+    settings = ServeSettings(
+        upstream=litellm.UPSTREAM, predictor=predictor, price=0.001, server="vllm", **quotas(tmp_path, text)
+    )
+    hook = litellm.Hook(settings)
+
+    async def asked(team: str, call_type: str) -> Any:
+        came = {"model": "other", "proxy_server_request": {"headers": {"x-team": team}}}
+        return await hook.async_pre_call_hook(SimpleNamespace(), None, {"input": "hi", **came}, call_type)
+
+    for call_type in ("aresponses", "anthropic_messages", "pass_through_endpoint"):
+        for team, words in (("one", "a quota"), ("two", "a ceiling"), ("named", "may not ask"), ("else", "no tenant")):
+            with pytest.raises(Exception, match=words):
+                await asked(team, call_type)
+        assert await asked("free", call_type) is None
+    assert await asked("one", "aembedding") is None
+    await hook.close()
+
+
 async def test_no_request_in_litellm_is_lost_or_settled_to_nothing(litellm, predictor, tmp_path, monkeypatch):
     """LiteLLM says that a client went away as an error with status 499; and clients may give two requests one name."""
     text = '[gateway]\nheader = "x-team"\n[tenants.one]\nheader = "one"\ntokens_per_day = 100_000\n'
