@@ -130,6 +130,7 @@ class Waves:
 
     Attributes:
         spent: tokens of the samples that have come.
+        decided: rows of the queries that get no further sample; whoever takes their answers takes them from here.
     """
 
     def __init__(self, plan: Plan, grader: Grader) -> None:
@@ -147,6 +148,7 @@ class Waves:
         self._drawn_Q = [0] * len(options)  # asked for so far
         self._num_out = 0  # samples that were asked for and have not come
         self._ready = deque[tuple[int, int]]()
+        self.decided = deque[int]()
 
     def next(self) -> tuple[int, int] | None:
         """The next sample to draw, as the row of its query and its number; None where others have to come first."""
@@ -176,7 +178,8 @@ class Waves:
         is_lower_Q = marginal(left, spent_Q, lower_Q, self._order_Q)
         self._price_Q = np.minimum(self._price_Q, np.where(is_lower_Q, price * LOWER, price))
         for row in self._order_Q.tolist():
-            self._go_on(row)
+            if self._drawn_Q[row] < self._most_Q[row]:
+                self._go_on(row)
 
     def _drawing(self, label: str, rows: IntArray) -> Drawing:
         each = [self._standing(row) for row in rows.tolist()]
@@ -198,6 +201,8 @@ class Waves:
         wave = range(drawn, max(drawn, min(drawn + num, self._most_Q[row])))
         self._drawn_Q[row] = wave.stop
         self._ready.extend((row, number) for number in wave)
+        if not wave and (self._round == len(SHARES) or drawn == self._most_Q[row]):
+            self.decided.append(row)
 
     def add(self, row: int, record: Record) -> None:
         """A sample that came. One that failed abstains, and counts as it was expected to."""
@@ -220,7 +225,7 @@ async def answers_in_waves(
     ceiling: int,
     progress: Progress,
 ) -> AsyncIterator[Answer]:
-    """The answer of each query, once no further sample of any is worth its tokens.
+    """The answer of each query, once it gets no further sample: most come when the last round begins.
 
     Args:
         plan: made by `plan_waves`.
@@ -229,14 +234,22 @@ async def answers_in_waves(
         draw: generates samples; what it asks for depends on what has come meanwhile.
         known: samples that are there already, by query and number.
         ceiling: most tokens of a thought by an option without a cap.
-        progress: called with the tokens that were spent, and all that may be.
+        progress: called with the tokens that were spent, and all that may be, until there are answers to count.
     """
+    has_answers = False
     waves, row_of = Waves(plan, grader), {query.id: row for row, query in enumerate(plan.queries)}
 
     def add(record: Record) -> None:
         gathered.add(record)
         waves.add(row_of[record.query_id], record)
-        progress("spend tokens on samples", round(waves.spent), round(plan.allocation.total))
+        if not has_answers:
+            progress("spend tokens on samples", round(waves.spent), round(plan.allocation.total))
+
+    def decided() -> Iterator[Answer]:
+        nonlocal has_answers
+        while waves.decided:
+            has_answers = True
+            yield gathered.settle(plan.queries[waves.decided.popleft()].id)
 
     def requests() -> Iterator[Request]:
         while (sample := waves.next()) is not None:
@@ -251,5 +264,7 @@ async def answers_in_waves(
     while not waves.has_ended:
         async for record in draw(requests()):
             add(record)
-    for query in plan.queries:
-        yield gathered.settle(query.id)
+            for answer in decided():
+                yield answer
+        for answer in decided():
+            yield answer
