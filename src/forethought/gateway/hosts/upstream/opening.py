@@ -113,6 +113,7 @@ class Opened:
             admission=self.admission,
             is_shadow=self.settings.shadow,
             most_tokens=self.settings.most_tokens,
+            has_key=self.key is not None,
         )
 
     async def close(self) -> None:
