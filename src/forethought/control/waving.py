@@ -24,7 +24,7 @@ from .answers import Answer
 from .forecast import Forecast
 from .plan import Plan
 from .voting import Gathering
-from .waves import LOWER, Drawing, WavePolicy, choose, marginal, price_for, price_of_options
+from .waves import LOWER, Drawing, WavePolicy, marginal, plan_options, price_for
 
 NAME = "waves"  # of the allocation
 SHARES = (0.9, 1.0)  # of the total, that is spent by the end of each round
@@ -54,15 +54,13 @@ def plan_waves(
     policies = [WavePolicy.of(tables[label]) for label in labels]
     columns = [menu.column_of(label) for label in labels]
     tokens_Q_O, right_Q_O_K = curves.tokens_Q_B[:, columns], _votes(curves, labels)
-    price = price_of_options(total, policies, right_Q_O_K, tokens_Q_O)
+    order_Q = hash_order(curves.query_ids, seed=0)
+    option_Q, right_Q, spent_Q, price = plan_options(total, policies, right_Q_O_K, tokens_Q_O, order_Q)
     if math.isinf(price):
         raise InvalidTotalError(
             f"{total:,.0f} tokens cannot pay for a first sample of {len(queries)} questions, which is expected to take "
             f"{math.ceil(tokens_Q_O.min(axis=1).sum()):,}"
         )
-    each = [_expected_of(policies, right_Q_O_K, tokens_Q_O, at) for at in (price, price * LOWER)]
-    is_lower_Q = marginal(total, each[0][2], each[1][2], hash_order(curves.query_ids, seed=0))
-    option_Q, right_Q, spent_Q = (np.where(is_lower_Q, low, high) for high, low in zip(*each, strict=True))
     budget_Q = np.array([_largest(menu, labels[number]) for number in option_Q.tolist()], dtype=np.int64)
     weight_Q = np.array([query.weight for query in queries])
     return Allocation(
@@ -94,19 +92,6 @@ def _votes(curves: Curves, labels: Sequence[str]) -> FloatArray:
         share_V_K = np.array([np.interp(number_K, samples_V, one_V) for one_V in np.eye(len(columns))])
         found_Q_O_K[:, place] = curves.p_Q_B[:, columns] @ share_V_K
     return found_Q_O_K
-
-
-def _expected_of(
-    policies: Sequence[WavePolicy], right_Q_O_K: FloatArray, tokens_Q_O: FloatArray, price: float
-) -> tuple[IntArray, FloatArray, FloatArray]:
-    """The best option of each query at a price, and the right answers and tokens that are expected by it; (Q,) each."""
-    option_Q, (right_Q, spent_Q) = choose(right_Q_O_K, tokens_Q_O, price), np.zeros((2, len(tokens_Q_O)))
-    for number, policy in enumerate(policies):
-        rows = np.flatnonzero(option_Q == number)
-        tokens_Q, predicted_Q = tokens_Q_O[rows, number], right_Q_O_K[rows, number, 0]
-        right_Q[rows], samples_Q = policy.expected(price=price * tokens_Q, predicted=predicted_Q)
-        spent_Q[rows] = samples_Q * tokens_Q
-    return option_Q, right_Q, spent_Q
 
 
 def _largest(menu: Menu, label: str) -> int:
