@@ -102,7 +102,7 @@ def is_foreign(headers: Mapping[str, str], *, has_key: bool) -> bool:
         has_key: requests go on with the operator's key.
     """
     origin, site = headers.get("origin", ""), headers.get("sec-fetch-site", "cross-site" if "origin" in headers else "")
-    if site not in ("cross-site", "same-site") or _is_of_this_machine(origin):
+    if site != "cross-site" or _is_of_this_machine(origin):
         return False
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     return has_key or (kind in UNASKED and BEARER.fullmatch(headers.get("authorization", "")) is None)

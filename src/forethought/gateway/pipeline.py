@@ -111,9 +111,8 @@ class Pipeline:
             raise RefusedError(404, "tenants read and ask under /v1, and change nothing there", "route_not_offered")
         if scope["method"] not in READING:
             is_plain = path.removeprefix("/v1").lstrip("/") in UNCOUNTED
-            if self._is_limited(tenant) and not self.is_shadow and not is_plain:
-                what = "a quota" if self._has_quota(tenant) else "a ceiling"
-                raise RefusedError(403, f"this route is not counted, and there is {what}", "route_not_counted")
+            if not is_plain:
+                self.check_uncounted(tenant)
             if tenant.models:
                 content = await whole_body(receive)
                 if content is None:
@@ -126,6 +125,12 @@ class Pipeline:
                 scope = with_header(scope, "content-length", len(content))
                 receive = replayed(content, receive)
         await app(scope, receive, send)
+
+    def check_uncounted(self, tenant: Tenant) -> None:
+        """Refuses a route that generates text and is not counted to a tenant with limits; raises RefusedError."""
+        if self._is_limited(tenant) and not self.is_shadow:
+            what = "a quota" if self._has_quota(tenant) else "a ceiling"
+            raise RefusedError(403, f"this route is not counted, and there is {what}", "route_not_counted")
 
     # ------------------------------------------------------------------ what is
 
