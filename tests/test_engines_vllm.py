@@ -116,6 +116,12 @@ def test_hooks_that_were_not_called_are_told():
         hooks.states({}, "1", [4])
 
 
+def test_hooks_in_other_processes_are_told():
+    config = SimpleNamespace(parallel_config=SimpleNamespace(world_size=2))
+    with pytest.raises(EngineError, match=r"runs in 2 processes.*feature_layers"):
+        hooks.by_hooks(SimpleNamespace(llm_engine=SimpleNamespace(vllm_config=config)), lambda *_: [], [], [4])
+
+
 @pytest.mark.parametrize(
     ("runner", "told"),
     [
@@ -304,6 +310,24 @@ def opened(model: Path, **options: Any) -> Any:
 
     common = {"num_sequences": 8, "kv_cache_gib": 1, "dtype": "float32", "context_tokens": 256}
     return VllmEngine(str(model), template=TEMPLATE, sampling=Sampling(1.0), **{**common, **options})
+
+
+@pytest.mark.vllm
+@pytest.mark.filterwarnings("ignore")
+def test_the_connector_prepares_files_for_those_alone_that_asked(tmp_path):
+    pytest.importorskip("vllm", reason="needs vLLM")
+    from forethought.engines.vllm.connector import PromptStates
+
+    connector = PromptStates.__new__(PromptStates)
+    connector._pending_saves, connector._request_filenames = {}, {}
+    connector._storage_path, connector.allow_custom_save_path = str(tmp_path), False
+    asked = SimpleNamespace(extra_args=hooks.WRITTEN["extra_args"])
+    other = SimpleNamespace(extra_args=None)
+    new = [SimpleNamespace(req_id=name, sampling_params=each) for name, each in (("a", asked), ("b", other))]
+    meta = connector.build_connector_meta(SimpleNamespace(scheduled_new_reqs=new))
+    assert meta.new_req_filenames == {"a": str(tmp_path / "a.safetensors")}
+    finished = SimpleNamespace(request_id="b", kv_transfer_params=None)
+    assert connector.request_finished(finished, []) == (False, None)
 
 
 VLLM = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]

@@ -55,7 +55,7 @@ from forethought.gateway.opening import (
 from forethought.gateway.options import VARIABLES, ServingOptions
 from forethought.gateway.policy import Policy
 from forethought.gateway.price import Price
-from forethought.gateway.request import CHAT, MAX_CHARACTERS, QUEUED, TEXT, read
+from forethought.gateway.request import CHAT, MAX_CHARACTERS, QUEUED, QUEUED_BY_FIELD, TEXT, read
 from forethought.gateway.states import PromptStates
 from forethought.models.thinking import own_template
 from forethought.predictors.training import train
@@ -865,6 +865,18 @@ async def test_what_takes_its_priority_by_header_waits_like_a_mean_request(text_
     await post(Budgets(app, lambda: without), body, path=path)
     await post(Budgets(app, lambda: ruled), b"{broken", path=path)
     assert app.priorities[1:] == [None, None, None, None]
+
+
+@pytest.mark.parametrize("path", QUEUED_BY_FIELD)
+async def test_what_takes_its_priority_by_field_waits_like_a_mean_request(text_predictor, path):
+    app, ruled, body = FakeApp(), policy(text_predictor), {"messages": [], "x": 1}
+    for given in (body, {**body, "priority": 4}):
+        headers, _ = await post(Budgets(app, lambda: ruled), given, path=path)
+        assert not any(name.startswith("x-forethought") for name in headers)
+    await post(Budgets(app, lambda: policy(text_predictor, FakeHost(has_priorities=False))), body, path=path)
+    mean = ruled.decider.by_mean("").predicted_tokens
+    assert app.bodies == [{**body, "priority": mean}, {**body, "priority": 4}, body]
+    assert app.lengths[0] == len(json.dumps(app.bodies[0]))
 
 
 async def test_a_path_behind_a_prefix_is_known(text_predictor):
