@@ -44,6 +44,7 @@ class FakeHost:
     models: frozenset[str] = frozenset({"coder"})
     tags: Tags | None = field(default_factory=tags)
     has_priorities: bool = True
+    context_tokens: int | None = None
     num_layers: int = 4
     why_no_states: str = ""
     is_hooked: bool = True

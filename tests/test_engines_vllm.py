@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import sys
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -76,6 +81,8 @@ class TestNativeCap:
             ([5, 5, 0], "stop", Fate.NATURAL, 2),
             ([5, 5, 5, 5, 5, 5, 7, 8, 9], None, Fate.TOO_LONG, 6),
             ([5] * 12, "length", Fate.TOO_LONG, 12),
+            ([5, 7, 7, 5, 7, 8, 9, 4, 0], None, Fate.NATURAL, 1),  # several tokens since the last look
+            ([5, 7, 7, 4, 0, 4, 7, 8, 9], None, Fate.NATURAL, 1),
         ],
         ids=lambda value: str(value),
     )
@@ -109,6 +116,12 @@ def test_hooks_that_were_not_called_are_told():
         hooks.states({}, "1", [4])
 
 
+def test_hooks_in_other_processes_are_told():
+    config = SimpleNamespace(parallel_config=SimpleNamespace(world_size=2))
+    with pytest.raises(EngineError, match=r"runs in 2 processes.*feature_layers"):
+        hooks.by_hooks(SimpleNamespace(llm_engine=SimpleNamespace(vllm_config=config)), lambda *_: [], [], [4])
+
+
 @pytest.mark.parametrize(
     ("runner", "told"),
     [
@@ -134,12 +147,187 @@ def test_reuse_is_counted_apart():
     )
 
 
+class RefusedError(Exception):
+    """What vLLM 0.32 raises for a request that it does not take: no ValueError."""
+
+
+class FakeLLM:
+    """Stands for `vllm.LLM`: a token a step for each request, drawn by its seed; seed 13 is refused, 666 kills it."""
+
+    made: ClassVar[list[FakeLLM]] = []
+
+    def __init__(self, path: str, **options: Any) -> None:
+        from transformers import AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(path)
+        self.kv_cache = os.environ.get("VLLM_CPU_KVCACHE_SPACE")
+        self.model_config = SimpleNamespace(
+            max_model_len=options["max_model_len"],
+            hf_config=SimpleNamespace(num_hidden_layers=2),
+            get_hidden_size=lambda: 64,
+            dtype="float32",
+        )
+        self.vllm_config = SimpleNamespace(
+            device_config=SimpleNamespace(device_type="cpu"), scheduler_config=SimpleNamespace(policy="fcfs")
+        )
+        self.reasoning = options.get("reasoning_config")
+        self.running: dict[str, Any] = {}
+        FakeLLM.made.append(weakref.proxy(self))
+
+    @property
+    def llm_engine(self) -> FakeLLM:
+        return self
+
+    def get_tokenizer(self) -> Any:
+        return self.tokenizer
+
+    def add_request(self, request_id: str, prompt: Any, params: Any, *, priority: int = 0) -> None:
+        if params.seed == 13:
+            raise RefusedError("this vLLM takes no 13")
+        ids = prompt["prompt_token_ids"]
+        self.running[request_id] = SimpleNamespace(prompt=ids, params=params, ids=[], random=Random(params.seed))
+
+    def abort_request(self, request_ids: list[str]) -> None:
+        for request_id in request_ids:
+            self.running.pop(request_id, None)
+
+    def step(self) -> list[Any]:
+        if any(each.params.seed == 666 for each in self.running.values()):
+            raise RuntimeError("out of memory")
+        return [self._one(request_id) for request_id in list(self.running)]
+
+    def _one(self, request_id: str) -> Any:
+        each = self.running[request_id]
+        forced = {}
+        if (cap := each.params.thinking_token_budget) is not None:
+            start, end = (
+                self.tokenizer.encode(text, add_special_tokens=False)
+                for text in (self.reasoning.reasoning_start_str, self.reasoning.reasoning_end_str)
+            )
+            forced = dict(enumerate(end, cap + len(start) - 1))
+        letter = each.random.choice(self.tokenizer.encode("0123456789", add_special_tokens=False))
+        each.ids.append(forced.get(len(each.ids), letter))
+        reason = "length" if len(each.ids) == each.params.max_tokens else None
+        if reason:
+            del self.running[request_id]
+        logprobs = None
+        if each.params.logprobs is not None:
+            logprobs = [{token: SimpleNamespace(logprob=-float(at))} for at, token in enumerate(each.ids)]
+        done = SimpleNamespace(
+            token_ids=list(each.ids), finish_reason=reason, stop_reason=None, logprobs=logprobs, text=""
+        )
+        return SimpleNamespace(
+            request_id=request_id,
+            finished=reason is not None,
+            outputs=[done],
+            prompt_token_ids=each.prompt,
+            num_cached_tokens=0,
+        )
+
+
+def params_of(**given: Any) -> Any:
+    return SimpleNamespace(**{"seed": 0, "thinking_token_budget": None, "logprobs": None, **given})
+
+
+@pytest.fixture
+def fake_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package `vllm` of what the engine uses."""
+    pytest.importorskip("transformers")
+
+    def tokenizer_of(path: str) -> Any:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(path)
+
+    names = {
+        "vllm": {"LLM": FakeLLM, "SamplingParams": params_of},
+        "vllm.platforms": {"current_platform": SimpleNamespace(is_cpu=lambda: True)},
+        "vllm.exceptions": {"VLLMValidationError": RefusedError},
+        "vllm.config": {"ReasoningConfig": SimpleNamespace},
+        "vllm.tokenizers": {"get_tokenizer": tokenizer_of},
+    }
+    for name, held in names.items():
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**held))
+    monkeypatch.setattr(FakeLLM, "made", [])
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+
+
+def opened_fake(model: Path, **options: Any) -> Any:
+    from forethought.engines.vllm import VllmEngine
+
+    return VllmEngine(str(model), template=TEMPLATE, sampling=Sampling(1.0), **{"context_tokens": 256, **options})
+
+
+def test_a_request_that_vllm_refuses_is_data(fake_vllm, tiny_model):
+    good, bad = Request(QUERIES[0], 8), Request(QUERIES[1], 8, seed=13)
+    found = run(opened_fake(tiny_model), [bad, good])
+    assert found[QUERIES[1].id, 0].error == "this vLLM takes no 13"
+    assert found[QUERIES[0].id, 0].reasoning_tokens == 8
+
+
+def test_what_ends_vllm_is_an_error_of_the_engine(fake_vllm, tiny_model):
+    with pytest.raises(EngineError, match="RuntimeError: out of memory"):
+        run(opened_fake(tiny_model), [Request(QUERIES[0], 8, seed=666)])
+
+
+@pytest.mark.parametrize("closes_other", [False, True])
+def test_a_closed_engine_holds_no_model(fake_vllm, tiny_model, closes_other):
+    engine = opened_fake(tiny_model)
+    other = engine.with_template(replace(TEMPLATE, name="other"))
+    run(other, [Request(QUERIES[0], 8)])
+    (other if closes_other else engine).close()
+    gc.collect()
+    with pytest.raises(ReferenceError):
+        FakeLLM.made[0].running  # noqa: B018
+    for each in (engine, other):
+        with pytest.raises(EngineError, match="closed"):
+            run(each, [Request(QUERIES[0], 8)])
+
+
+def test_each_engine_of_a_process_gets_the_cache_that_it_asks_for(fake_vllm, tiny_model, monkeypatch):
+    engines = [opened_fake(tiny_model, kv_cache_gib=gib) for gib in (1, 2)]
+    assert [llm.kv_cache for llm in FakeLLM.made] == ["1", "2"]
+    assert "VLLM_CPU_KVCACHE_SPACE" not in os.environ
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "5")
+    engines.append(opened_fake(tiny_model, kv_cache_gib=2))
+    assert [llm.kv_cache for llm in FakeLLM.made] == ["1", "2", "5"]
+    assert os.environ["VLLM_CPU_KVCACHE_SPACE"] == "5"
+
+
+def test_a_native_cap_shows_log_probabilities_of_the_answer_and_the_end_of_the_thought(fake_vllm, tiny_model):
+    engine = opened_fake(tiny_model, enforce="native", logprobs=True)
+    done = run(engine, [Request(QUERIES[0], 20, probe_budgets=(4,))])[QUERIES[0].id, 0]
+    assert (done.error, done.reasoning_tokens, done.stop_reason) == (None, 20, StopReason.BUDGET)
+    begin = 20 + len(engine._native.end_ids)
+    assert done.logprobs.thought == -np.mean(range(4, 20))
+    assert done.logprobs.answer == -np.mean(range(begin, begin + done.answer_tokens))
+    assert done.probes[0].logprobs.thought == -np.mean(range(4))
+
+
 def opened(model: Path, **options: Any) -> Any:
     pytest.importorskip("vllm", reason="needs vLLM")
     from forethought.engines.vllm import VllmEngine
 
     common = {"num_sequences": 8, "kv_cache_gib": 1, "dtype": "float32", "context_tokens": 256}
     return VllmEngine(str(model), template=TEMPLATE, sampling=Sampling(1.0), **{**common, **options})
+
+
+@pytest.mark.vllm
+@pytest.mark.filterwarnings("ignore")
+def test_the_connector_prepares_files_for_those_alone_that_asked(tmp_path):
+    pytest.importorskip("vllm", reason="needs vLLM")
+    from forethought.engines.vllm.connector import PromptStates
+
+    connector = PromptStates.__new__(PromptStates)
+    connector._pending_saves, connector._request_filenames = {}, {}
+    connector._storage_path, connector.allow_custom_save_path = str(tmp_path), False
+    asked = SimpleNamespace(extra_args=hooks.WRITTEN["extra_args"])
+    other = SimpleNamespace(extra_args=None)
+    new = [SimpleNamespace(req_id=name, sampling_params=each) for name, each in (("a", asked), ("b", other))]
+    meta = connector.build_connector_meta(SimpleNamespace(scheduled_new_reqs=new))
+    assert meta.new_req_filenames == {"a": str(tmp_path / "a.safetensors")}
+    finished = SimpleNamespace(request_id="b", kv_transfer_params=None)
+    assert connector.request_finished(finished, []) == (False, None)
 
 
 VLLM = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -208,7 +396,7 @@ class TestOnVllm:
         prompts = [engine._forcing.prompt_ids(query) for query in QUERIES]
         by_connector = engine.hidden_states(QUERIES, [2, 1])
         np.testing.assert_allclose(
-            by_connector, np.stack(hooks.by_hooks(engine._llm, engine._whole, prompts, [2, 1])), atol=1e-4
+            by_connector, np.stack(hooks.by_hooks(engine._started.llm, engine._whole, prompts, [2, 1])), atol=1e-4
         )
         with pytest.raises(InvalidFeaturesError, match="feature_layers=\\[0\\]"):
             engine.hidden_states(QUERIES, [0])

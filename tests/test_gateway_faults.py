@@ -29,7 +29,7 @@ from forethought.gateway.used import Used
 from forethought.gateway.windows import ALL, MINUTE
 from forethought.runs.journal import read_entries
 from forethought.servers.kinds import KINDS
-from gateway_upstream import KEY, Client, chat, question, saved_predictor, served, tenants_file
+from gateway_upstream import KEY, LEVELS, Client, chat, question, saved_predictor, served, tenants_file
 from test_gateway_admission import Decided
 
 pytest.importorskip("uvicorn", reason="the extra `gateway` is not installed")
@@ -42,6 +42,11 @@ ANSWER = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> str:
     return saved_predictor(tmp_path_factory.mktemp("predictor") / "text")
+
+
+@pytest.fixture(scope="module")
+def levels(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return saved_predictor(tmp_path_factory.mktemp("levels") / "text", LEVELS)
 
 
 def quotas(tmp_path: Path, text: str = QUOTA) -> dict[str, Any]:
@@ -121,6 +126,8 @@ async def test_an_image_is_bounded_by_what_images_can_be_and_not_by_the_bytes_of
         ({"tools": [{"type": "function"}, {"type": "code_interpreter", "container": {}}]}, True),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, True),
         ({"web_search_options": {}}, True),
+        ({"mcp_servers": [{"type": "url", "url": "https://a.example/mcp", "name": "a"}]}, True),
+        ({"mcp_servers": []}, False),
         ({"tools": "x"}, False),
         ({}, False),
     ],
@@ -187,6 +194,18 @@ async def test_what_only_the_server_can_count_is_refused_under_a_quota(predictor
         assert server.num_requests == before
 
 
+async def test_what_is_answered_later_counts_as_the_most_that_it_can_use(levels, tmp_path):
+    queued = json.dumps({"id": "resp_1", "status": "queued", "output": [], "usage": None}).encode()
+    asked = {"model": "scripted", "input": question(1), "max_output_tokens": 9_000, "background": True}
+    async with answering(queued) as (url, _):
+        async with served(url, levels, server="openai", **quotas(tmp_path)) as found, Client(found.url, KEY) as client:
+            assert (await client.ask("/v1/responses", asked))[0] == 200
+            while await found.opened.admission.ledger.num_open():
+                await asyncio.sleep(0.02)
+            counts = await found.opened.admission.ledger.counts(["tenant:one"])
+    assert next(each.settled for each in counts if each.window == "minute") > 9_000
+
+
 def test_texts_that_name_addresses_are_no_files() -> None:
     call = {"type": "tool_use", "id": "t", "name": "open", "input": {"url": "https://a.example", "file_id": "7"}}
     cited = {"type": "output_text", "text": "x", "annotations": [{"type": "url_citation", "url": "https://a.example"}]}
@@ -247,6 +266,63 @@ async def test_a_model_that_is_named_twice_is_the_allowed_one_for_the_server_too
                     assert json.loads(bodies[-1])["model"] == "scripted"
 
 
+PAGE = {"origin": "https://page.example", "sec-fetch-site": "cross-site"}
+TYPED, BEARING = {"content-type": "application/json"}, {"authorization": "Bearer sk-of-the-page"}
+SITES = {  # headers, whether it is answered, and whether it is where requests go on with the operator's key
+    "no browser": ({"content-type": "application/x-www-form-urlencoded"}, True, True),
+    "a page of another site, without being asked": (PAGE | {"content-type": "text/plain;charset=UTF-8"}, False, False),
+    "a page that says no kind": (PAGE, False, False),
+    "a page in a frame without an origin": (PAGE | {"origin": "null"}, False, False),
+    "a page in an old browser": ({"origin": "http://page.example"}, False, False),
+    "a page that the server's CORS let in": (PAGE | TYPED, True, False),
+    "a page that shows a key": (PAGE | BEARING, True, False),
+    "a name that points here": ({"origin": "http://a.example:8100", "host": "a.example:8100", **TYPED}, True, False),
+    "a page of this machine": ({"origin": "http://localhost:3000", "sec-fetch-site": "cross-site"}, True, True),
+    "its own page": ({"origin": "http://[::1]:8100", "sec-fetch-site": "same-origin"}, True, True),
+    "a page behind the same proxy": ({"origin": "https://a.example", "sec-fetch-site": "same-origin"}, True, True),
+    "a page of the same site": ({"origin": "https://b.a.example", "sec-fetch-site": "same-site"}, True, True),
+    "a program with a page": (PAGE | {"origin": "vscode-webview://1a"}, True, True),
+    "no origin that there can be": (PAGE | {"origin": "http://[::1"}, False, False),
+}
+
+
+@pytest.mark.parametrize("has_key", [False, True], ids=["no key", "a key"])
+async def test_a_page_of_another_site_asks_nothing_where_no_key_is_asked_for(predictor, monkeypatch, has_key):
+    monkeypatch.setenv("UPSTREAM_KEY", "sk-upstream-secret")
+    how = {"upstream_key_env": "UPSTREAM_KEY"} if has_key else {}
+    async with ScriptedServer() as server, served(server.url, predictor, **how) as found, Client(found.url) as client:
+        assert client._session is not None
+        for name, (headers, *answered) in SITES.items():
+            before = server.num_requests
+            for path in ("/v1/chat/completions", "/v1/embeddings"):
+                async with client._session.post(
+                    client.url + path,
+                    data=json.dumps(chat(question(1))),
+                    headers=headers,
+                    skip_auto_headers=["content-type"],
+                ) as reply:
+                    if not answered[has_key]:
+                        assert (reply.status, (await reply.json())["error"]["code"]) == (403, "cross_site"), name
+            assert server.num_requests - before == 2 * answered[has_key], name
+            assert (await client.ask("/v1/models", headers=headers))[0] == 200
+
+
+async def test_tenants_change_nothing_that_is_everybodys(predictor, tmp_path):
+    text = '[tenants.one]\nkey_sha256 = "KEY"\n'
+    async with ScriptedServer() as server, served(server.url, predictor, **quotas(tmp_path, text)) as found:
+        async with Client(found.url, KEY) as client:
+            before = server.num_requests
+            for method in ("DELETE", "PUT", "PATCH", "PURGE"):
+                for path in ("/v1/models/ours", "/v1/files/file_1", "/v1/chat/completions"):
+                    status, _, said = await client.ask(path, method=method)
+                    assert (status, json.loads(said)["error"]["code"]) == (404, "route_not_offered")
+            assert server.num_requests == before
+            assert (await client.ask("/v1/models"))[0] == 200
+    async with ScriptedServer() as server, served(server.url, predictor) as found, Client(found.url) as client:
+        await client.ask("/v1/models/ours", method="DELETE")
+        assert server.seen[-1].method == "DELETE"
+
+
 def test_the_document_has_every_code_of_a_refusal() -> None:
     """A call that raises or sends an error ends in its code, or has the default one."""
     root = Path(__file__).parents[1]
@@ -257,9 +333,7 @@ def test_the_document_has_every_code_of_a_refusal() -> None:
         if file.name not in ("page.py", "failing.py", "asgi.py", "litellm.py"):
             for line in file.read_text().splitlines():
                 if raised.search(line):
-                    found |= {
-                        name for name in code.findall(line.replace('b"', '"')) if name not in ("retry", "not_found")
-                    }
+                    found |= {name for name in code.findall(line.replace('b"', '"')) if name != "retry"}
     documented = set(re.findall(r"^\| \d{3} \| `(\w+)` \|", (root / "docs/gateway.md").read_text(), re.MULTILINE))
     assert documented == found
 
@@ -523,6 +597,28 @@ def litellm(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.delitem(sys.modules, "forethought.gateway.hosts.litellm", raising=False)
     yield importlib.import_module("forethought.gateway.hosts.litellm")
     del sys.modules["forethought.gateway.hosts.litellm"]
+
+
+async def test_a_route_of_litellms_that_is_not_counted_is_refused_to_a_tenant_with_limits(litellm, predictor, tmp_path):
+    text = '[gateway]\nheader = "x-team"\n[tenants.one]\nheader = "one"\ntokens_per_day = 100_000\n[tenants.two]\n'
+    text += 'header = "two"\nceiling = 32\n[tenants.free]\nheader = "free"\n'
+    text += '[tenants.named]\nheader = "named"\nmodels = ["m"]\n'
+    settings = ServeSettings(
+        upstream=litellm.UPSTREAM, predictor=predictor, price=0.001, server="vllm", **quotas(tmp_path, text)
+    )
+    hook = litellm.Hook(settings)
+
+    async def asked(team: str, call_type: str) -> Any:
+        came = {"model": "other", "proxy_server_request": {"headers": {"x-team": team}}}
+        return await hook.async_pre_call_hook(SimpleNamespace(), None, {"input": "hi", **came}, call_type)
+
+    for call_type in ("aresponses", "anthropic_messages", "pass_through_endpoint"):
+        for team, words in (("one", "a quota"), ("two", "a ceiling"), ("named", "may not ask"), ("else", "no tenant")):
+            with pytest.raises(Exception, match=words):
+                await asked(team, call_type)
+        assert await asked("free", call_type) is None
+    assert await asked("one", "aembedding") is None
+    await hook.close()
 
 
 async def test_no_request_in_litellm_is_lost_or_settled_to_nothing(litellm, predictor, tmp_path, monkeypatch):

@@ -16,7 +16,9 @@ from forethought.errors import LedgerError, MissingExtraError
 from forethought.gateway.ledger import Claim
 from forethought.gateway.ledger.opening import open_ledger
 from forethought.gateway.ledger.redis import RedisLedger, without_password
+from forethought.gateway.scripted import ScriptedServer
 from forethought.gateway.windows import ALL, windows_at
+from gateway_upstream import KEY, Client, question, saved_predictor, served, tenants_file
 from redis_server import RedisServer
 from test_gateway_ledger_kill import Told, Worker, check
 
@@ -249,6 +251,28 @@ async def test_a_file_by_its_path(tmp_path: Path) -> None:
     ledger = await open_ledger(str(tmp_path / "ledger.sqlite"))
     assert await ledger.num_open() == 0
     await ledger.close()
+
+
+async def test_while_redis_is_away_nothing_is_sent_and_what_goes_on_is_settled_later(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    tenants = tenants_file(tmp_path / "tenants.toml", '[tenants.a]\nkey_sha256 = "KEY"\ntokens = 1_000_000\n')
+    how = {"tenants": tenants, "ledger": server.url, "server": "vllm"}
+    predictor = saved_predictor(tmp_path / "predictor")
+    async with ScriptedServer(tokens_per_second=40.0) as upstream, served(upstream.url, predictor, **how) as found:
+        async with Client(found.url, KEY) as client:
+            going = asyncio.ensure_future(client.chat(question(102), stream=True))
+            while not upstream.tokens_generated:
+                await asyncio.sleep(0.02)
+            server.kill()
+            status, headers, said = await client.chat(question(1))
+            assert (status, said["error"]["code"]) == (503, "ledger_away")
+            assert int(headers["retry-after"]) >= 1
+            status, _, events = await going
+            assert (status, events[-1]) == (200, "[DONE]")
+            assert upstream.num_requests == 1
+            server.start()
+            await until(found.opened.admission.ledger, (upstream.seen[0].prompt_tokens + upstream.seen[0].tokens, 0))
 
 
 @pytest.mark.slow

@@ -184,6 +184,7 @@ async def test_troubles_come_as_they_are_asked_for(by: str) -> None:
         long = json.loads((await met(server, "thought=321", thinking_token_budget=8)).content)
         assert long["usage"]["completion_tokens_details"]["reasoning_tokens"] == 321
         assert (await met(server, "no-such=1")).status == 400
+        assert (await met(server, "is_login=0")).status == 400
 
 
 async def test_a_script_decides_for_a_test() -> None:
@@ -238,7 +239,21 @@ async def test_load_counts_every_answer(rate: float | None) -> None:
     assert len(result.last_byte_N) == 100
     assert (result.first_byte_N <= result.last_byte_N).all()
     if rate is not None:
-        assert result.seconds == pytest.approx(100 / rate, rel=0.5)
+        assert result.seconds > 0.5 * 100 / rate  # and not all at once
+
+
+@pytest.mark.parametrize("rate", [None, 400.0])
+async def test_what_a_load_finds_wrong_ends_it(rate: float | None) -> None:
+    def each(number: int, answered: Answered) -> None:
+        assert number < 5
+
+    async with ScriptedServer() as server:
+        with pytest.raises(ExceptionGroup) as raised:
+            await run_load(server.url, lambda _: ask_chat(QUESTION), seconds=20.0, rate=rate, num_clients=2, each=each)
+        assert raised.group_contains(AssertionError)
+        num = server.num_requests
+        await asyncio.sleep(0.1)
+        assert server.num_requests == num < 100
 
 
 async def test_load_of_nobody_there_counts_failures() -> None:

@@ -34,6 +34,7 @@ class Server:
     kind: ServerKind
     models: frozenset[str] = frozenset()
     has_priorities: bool = False
+    context_tokens: int | None = None
 
 
 def policy(predictor: Any, kind: str = "vllm", *, price: float = 0.001, **given: Any) -> Policy:

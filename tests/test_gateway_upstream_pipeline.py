@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +94,12 @@ async def test_what_was_used_is_settled_once(predictor, tmp_path, stream):
         assert await found.opened.admission.ledger.num_open() == 0
 
 
-async def test_tenants_are_known_by_key_and_none_goes_on(predictor, tmp_path, monkeypatch):
+async def test_tenants_are_known_by_key_and_none_goes_on_or_is_kept(predictor, tmp_path, monkeypatch, caplog):
+    caplog.set_level("DEBUG")
+    monkeypatch.setattr(logging.getLogger("vllm.forethought"), "propagate", True)
     monkeypatch.setenv("UPSTREAM_KEY", "sk-upstream-secret")
-    settings = quotas(tmp_path, ROOMY) | {"upstream_key_env": "UPSTREAM_KEY"}
+    how = {"upstream_key_env": "UPSTREAM_KEY", "log": str(tmp_path / "journal"), "keep_texts": True}
+    settings = quotas(tmp_path, ROOMY) | how
     async with ScriptedServer(key="sk-upstream-secret") as server, served(server.url, predictor, **settings) as found:
         async with Client(found.url) as client:
             for key in ("", "ft-wrong", "sk-upstream-secret"):
@@ -108,6 +113,22 @@ async def test_tenants_are_known_by_key_and_none_goes_on(predictor, tmp_path, mo
         for seen in server.seen:
             assert KEY not in str(seen.headers)
             assert seen.headers.get("authorization") in ("Bearer sk-upstream-secret",)
+        await found.opened.seen.journal.flush()
+        kept = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+        assert question(1).encode() in kept
+        for secret in (KEY, "ft-wrong", "sk-upstream-secret"):  # in the ledger, its log, the journal, what is logged
+            assert secret not in kept.decode("latin-1") + caplog.text
+
+
+async def test_tenants_are_known_by_a_header_that_stays_here(predictor, tmp_path):
+    text = '[gateway]\nheader = "X-Team"\n[tenants.one]\nheader = "one"\ntokens_per_day = 100_000\n'
+    async with ScriptedServer() as server, served(server.url, predictor, **quotas(tmp_path, text)) as found:
+        async with Client(found.url) as client:
+            for name, status in (("one", 200), ("two", 401), ("", 401)):
+                answered = await client.ask("/v1/chat/completions", chat(question(1)), headers={"x-team": name})
+                assert answered[0] == status
+        assert await settled(found) > 0
+        assert "x-team" not in server.seen[-1].headers
 
 
 async def test_a_full_quota_refuses_before_anything_is_sent_and_says_when_to_come_again(predictor, tmp_path):
@@ -130,6 +151,17 @@ async def test_a_full_quota_refuses_before_anything_is_sent_and_says_when_to_com
         assert (await counted(found))[0] <= 700
 
 
+async def test_a_burst_raises_the_price_and_shuts_no_door(predictor, tmp_path):
+    settings = quotas(tmp_path, f"[gateway]\ntokens_per_hour = 30_000\n{ROOMY}")
+    async with ScriptedServer() as server, served(server.url, predictor, **settings) as found:
+        price = found.opened.admission.shared_price
+        async with Client(found.url, KEY) as client, asyncio.timeout(20):
+            answers = await asyncio.gather(*(client.chat(question(102)) for _ in range(30)))
+            assert {status for status, _, _ in answers} == {200}
+            while price.value <= 1.001 * price.law.first:
+                await asyncio.sleep(0.05)
+
+
 async def test_what_never_fits_says_so_and_names_no_time(predictor, tmp_path):
     text = '[tenants.one]\nkey_sha256 = "KEY"\ntokens_per_minute = 100\n'
     async with (
@@ -140,6 +172,7 @@ async def test_what_never_fits_says_so_and_names_no_time(predictor, tmp_path):
         status, headers, body = await client.chat(question(102))
     assert status == 429
     assert "retry-after" not in headers
+    assert headers["x-should-retry"] == "false"
     assert "never fits" in body["error"]["message"]
 
 
@@ -300,6 +333,7 @@ TROUBLES = {
     "an error before any token": ("status=500", 500, 0),
     "too many requests": ("status=429 retry_after=7", 429, 0),
     "a stream that breaks off": ("dies_after=3", None, None),
+    "no word on usage": ("is_uncounted", 200, None),
 }
 
 
@@ -321,7 +355,8 @@ async def test_every_ending_is_settled_once(predictor, tmp_path, trouble, expect
         else:
             assert status == (None if stream else 502)
         used = await settled(found)
-        assert used == tokens if tokens is not None else used > 0
+        seen = server.seen[-1]
+        assert used == tokens if tokens is not None else used >= seen.prompt_tokens + seen.tokens > seen.prompt_tokens
         assert await found.opened.admission.ledger.num_open() == 0
 
 
@@ -366,6 +401,21 @@ async def test_the_first_token_is_not_held_back(predictor):
             async with client._session.post(f"{client.url}/v1/chat/completions", data=body) as response:
                 await response.content.readany()
                 assert asyncio.get_running_loop().time() - started < 1.0
+
+
+async def test_no_byte_of_a_reply_goes_out_before_its_reservation_is_on_disk(predictor, tmp_path):
+    settings, may_sync = quotas(tmp_path, ROOMY) | {"server": "vllm"}, threading.Event()
+    async with ScriptedServer() as server, served(server.url, predictor, **settings) as found:
+        file = found.opened.admission.ledger._file
+        sync, file.sync = file.sync, lambda: may_sync.wait(20) and sync()
+        async with Client(found.url, KEY) as client:
+            asking = asyncio.ensure_future(client.chat(question(102), stream=True))
+            while not server.tokens_generated:  # the server answers meanwhile
+                await asyncio.sleep(0.01)
+            await asyncio.wait((asking,), timeout=0.3)
+            assert not asking.done()
+            may_sync.set()
+            assert (await asking)[0] == 200
 
 
 async def test_the_journal_has_a_line_for_each_request(predictor, tmp_path):

@@ -55,7 +55,7 @@ from forethought.gateway.opening import (
 from forethought.gateway.options import VARIABLES, ServingOptions
 from forethought.gateway.policy import Policy
 from forethought.gateway.price import Price
-from forethought.gateway.request import CHAT, MAX_CHARACTERS, QUEUED, TEXT, read
+from forethought.gateway.request import CHAT, MAX_CHARACTERS, QUEUED, QUEUED_BY_FIELD, TEXT, read
 from forethought.gateway.states import PromptStates
 from forethought.models.thinking import own_template
 from forethought.predictors.training import train
@@ -322,6 +322,14 @@ async def test_priorities_only_where_they_count_and_never_over_the_clients_own(t
         assert "priority" not in (await other.decide(CHAT, chat(EASY_ONE))).changes
 
 
+@pytest.mark.parametrize(("context", "most"), [(None, 164), (1000, 164), (130, 130)], ids=str)
+async def test_no_request_gets_a_limit_above_the_servers_context_which_vllm_refuses(text_predictor, context, most):
+    decision = await policy(text_predictor, FakeHost(context_tokens=context)).decide(CHAT, chat(HARD_ONE))
+    assert decision.budget == 64
+    assert decision.most_tokens == decision.changes["max_completion_tokens"] == most
+    assert (decision.tokens_B is None) == (most < 164)
+
+
 async def test_who_gets_no_budget_waits_like_a_mean_request_and_not_before_all_others(text_predictor):
     ruled = policy(text_predictor)
     mean = ruled.decider.by_mean("").predicted_tokens
@@ -504,6 +512,16 @@ def test_the_worker_keeps_the_last_token_of_our_prefills_alone():
     assert np.frombuffer(worker.forethought_take(f"{PREFIX}b", 2), dtype=np.float32).tolist() == [20.0, 22.0]
     assert worker.forethought_take(f"{PREFIX}a", 2) is None
     assert worker._forethought_caught == {}
+
+
+def test_a_second_api_server_of_the_same_engine_hooks_nothing_again_and_forgets_nothing():
+    layers = [Layer()]
+    worker = worker_with(layers, [f"{PREFIX}a-00000000"], [1])
+    assert worker.forethought_watch(1) == ""
+    layers[0].hooks[0](None, None, np.ones((1, 2)).view(Tensor))
+    assert worker.forethought_watch(1) == ""
+    assert len(layers[0].hooks) == 1
+    assert worker.forethought_take(f"{PREFIX}a", 1) is not None
 
 
 def test_the_worker_forgets_the_oldest_states_that_nobody_takes():
@@ -847,6 +865,18 @@ async def test_what_takes_its_priority_by_header_waits_like_a_mean_request(text_
     await post(Budgets(app, lambda: without), body, path=path)
     await post(Budgets(app, lambda: ruled), b"{broken", path=path)
     assert app.priorities[1:] == [None, None, None, None]
+
+
+@pytest.mark.parametrize("path", QUEUED_BY_FIELD)
+async def test_what_takes_its_priority_by_field_waits_like_a_mean_request(text_predictor, path):
+    app, ruled, body = FakeApp(), policy(text_predictor), {"messages": [], "x": 1}
+    for given in (body, {**body, "priority": 4}):
+        headers, _ = await post(Budgets(app, lambda: ruled), given, path=path)
+        assert not any(name.startswith("x-forethought") for name in headers)
+    await post(Budgets(app, lambda: policy(text_predictor, FakeHost(has_priorities=False))), body, path=path)
+    mean = ruled.decider.by_mean("").predicted_tokens
+    assert app.bodies == [{**body, "priority": mean}, {**body, "priority": 4}, body]
+    assert app.lengths[0] == len(json.dumps(app.bodies[0]))
 
 
 async def test_a_path_behind_a_prefix_is_known(text_predictor):

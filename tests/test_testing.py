@@ -15,7 +15,7 @@ import strangers
 from command_line import Call, write_questions
 from forethought.allocators import Solution
 from forethought.core import registry
-from forethought.core.data import Grade
+from forethought.core.data import Grade, Logprobs
 from forethought.core.menu import Menu
 from forethought.engines.fake import FakeEngine
 from forethought.predictors.parts.making import make_estimator
@@ -88,6 +88,25 @@ class Forgetful(strangers.Parrot):
         return done
 
 
+class Partial(strangers.Parrot):
+    """Grades its own answers, is too sure of them, takes no chats, and tells an error without its option."""
+
+    def _run(self, request: Any) -> Any:
+        if not isinstance(request.query.prompt, str):
+            raise TypeError("no chats")
+        done = super()._run(request)
+        if done.error:
+            return replace(done, option="")
+        return replace(done, grade=Grade.RIGHT, logprobs=Logprobs(0.5, -0.5), suffix_tokens=1 + done.budget % 3)
+
+
+class Sorted(FakeEngine):
+    """Gives hidden states of layers in an order of its own."""
+
+    def hidden_states(self, queries: Any, layers: Any) -> Any:
+        return super().hidden_states(queries, sorted(layers))
+
+
 class Spender:
     def solve(self, problem: Any) -> Solution:
         return Solution(problem.last_Q)
@@ -106,10 +125,51 @@ class First(strangers.Least):
         return Solution(column_Q)
 
 
+class Writer:
+    """Has a price below nothing, and writes into what it was handed."""
+
+    def solve(self, problem: Any) -> Solution:
+        problem.value_Q_B[:] = 0.5
+        return Solution(problem.ends()[0], price=-1.0)
+
+
+class Unbound:
+    """Knows no least that a query must have."""
+
+    def solve(self, problem: Any) -> Solution:
+        return Solution(np.zeros_like(problem.first_Q) if problem.is_ordered else problem.ends()[0])
+
+
+class Together(strangers.Longer):
+    """Tokens by the company that a query is in, of rows that were never tried too; without end for no text."""
+
+    def fit(self, features: Any, counts: Any) -> Any:
+        super().fit(features, counts)
+        if counts.tokens_Q_B is not None:
+            self.tokens_B_ = np.maximum.accumulate(np.nan_to_num(counts.tokens_Q_B).mean(axis=0))
+        return self
+
+    def predict(self, features: Any) -> tuple[Any, Any]:
+        p_Q_B, tokens_Q_B = super().predict(features)
+        if tokens_Q_B is not None:
+            tokens_Q_B = tokens_Q_B * len(tokens_Q_B)
+            tokens_Q_B[[not text for text in features.texts], -1] = np.inf
+        return p_Q_B, tokens_Q_B
+
+
 class Boastful(strangers.Longer):
     def predict(self, features: Any) -> tuple[Any, Any]:
         p_Q_B, tokens_Q_B = super().predict(features)
         return p_Q_B + 1.0, tokens_Q_B
+
+
+class Certain(strangers.Ends):
+    """Takes every reference for a number."""
+
+    def grade(self, *, answer: str, reference: str) -> Grade:
+        if not answer.isdigit():
+            return Grade.UNREADABLE
+        return Grade.RIGHT if answer == reference or int(answer) == int(reference) else Grade.WRONG
 
 
 class Raises(strangers.Ends):
@@ -129,6 +189,36 @@ BROKEN = {
     "errors that are raised": (
         lambda: check_engine(lambda **given: Forgetful("p", **given)),
         ["what goes wrong with one is data: RuntimeError: it does not fit"],
+    ),
+    "half an engine": (
+        lambda: check_engine(lambda **given: Partial("p", **given)),
+        [
+            "sum-1 is graded by the engine",
+            "a query of several turns is answered: TypeError: no chats",
+            "option of too-long: '' is not 'short'",
+            "suffix_tokens under another cap",
+        ],
+    ),
+    "layers in another order": (
+        lambda: check_engine(lambda **given: Sorted(**given, menu=Menu.evenly(8, BUDGET)), layers=(0, 2, 4)),
+        ["hidden states do not depend on the batch or on the other layers"],
+    ),
+    "what it was handed": (
+        lambda: check_allocator(Writer()),
+        ["a token buys -1.0 right answers", "it leaves the curves as they are: it changed p_Q_B"],
+    ),
+    "no least": (lambda: check_allocator(Unbound()), ["it stays within total and bounds: InvalidMenuError"]),
+    "tokens of a batch": (
+        lambda: check_estimator(Together),
+        [
+            "one by one as together: a query alone is predicted otherwise",
+            "rows without a trace teach nothing: queries without",
+            "a query that says nothing is predicted: tokens_Q_B must be finite",
+        ],
+    ),
+    "odd references": (
+        lambda: check_grader(Certain(), right=[("4", "4")]),
+        ["odd texts get a verdict: ValueError"],
     ),
     "more than the total": (lambda: check_allocator(Spender()), ["it stays within total", "past the total"]),
     "by the order of the file": (lambda: check_allocator(First()), ["the order of the queries does not matter"]),

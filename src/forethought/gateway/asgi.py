@@ -85,18 +85,13 @@ def with_header(scope: Message, header: str, value: int | str) -> Message:
     return {**scope, "headers": [*others, (name, str(value).encode())]}
 
 
-async def send_json(send: Send, status: int, value: Any, headers: Mapping[str, str] | None = None) -> None:
-    """A whole reply."""
-    body = json.dumps(value).encode()
-    found = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
-    pairs = [(name.encode(), text.encode("latin-1", "replace")) for name, text in found.items()]
-    await send({"type": "http.response.start", "status": status, "headers": pairs})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
 async def send_error(
     send: Send, status: int, message: str, code: str, headers: Mapping[str, str] | None = None
 ) -> None:
     """An error in the form of OpenAI's API, which is that of Anthropic's too."""
     error = {"message": message, "type": TYPES.get(status, "api_error"), "param": None, "code": code}
-    await send_json(send, status, {"type": "error", "error": error}, headers)
+    body = json.dumps({"type": "error", "error": error}).encode()
+    found = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
+    pairs = [(name.encode(), text.encode("latin-1", "replace")) for name, text in found.items()]
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -12,6 +12,7 @@ REFERENCES = ("file_id", "file_url", "url", "video_url", "audio_url")
 STORED = ("previous_response_id", "conversation", "prompt_id")
 CLIENTS = ("function", "custom", "local_shell")  # kinds of tools that the client runs, in a request of its own
 SEARCH = "web_search_options"  # of a chat, whose tools are else all the client's
+SERVERS = "mcp_servers"  # of a message: whose tools the server runs
 PARTS = ("content", "output")  # of a turn, where its parts lie
 
 
@@ -40,7 +41,11 @@ def runs_tools(body: Mapping[str, Any]) -> bool:
     """Whether the server runs tools by itself, and thinks again on what they say, before it answers."""
     tools = body.get("tools")
     kinds = [tool.get("type") for tool in tools if isinstance(tool, Mapping)] if isinstance(tools, list) else []
-    return body.get(SEARCH) is not None or any(kind is not None and kind not in CLIENTS for kind in kinds)
+    return (
+        body.get(SEARCH) is not None
+        or bool(body.get(SERVERS))
+        or any(kind is not None and kind not in CLIENTS for kind in kinds)
+    )
 
 
 def _is_of(kinds: tuple[str, ...], part: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Who may see the gateway's page: whoever has the admin key; without one, this machine alone."""
+"""Who may see the gateway's page, and which web pages may ask where no key is asked for."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ SECONDS = 12 * 3600  # that a login holds
 BEARER = re.compile(r"bearer +(\S+)\s*", re.IGNORECASE)
 FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")  # a proxy on this machine speaks for somebody else
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+# Bodies that a page of any site may have a browser send without asking the server first (Fetch, "CORS-safelisted").
+UNASKED = ("", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data")
 
 
 class Guard:
@@ -88,11 +90,38 @@ def _cookies(header: str) -> list[str]:
     return [value for name, _, value in pairs if name == COOKIE]
 
 
+def is_foreign(headers: Mapping[str, str], *, has_key: bool) -> bool:
+    """Whether a page of another site had a browser send this, and the server's CORS does not allow it to.
+
+    Browsers name the page's site in `Origin` and compare it with ours in `Sec-Fetch-Site`; other clients send neither.
+    Before a body of JSON or an `Authorization` they ask the server. Its answer counts for nothing where requests go on
+    with a key that is not the page's: a hosted API lets in every site that has one.
+
+    Args:
+        headers: by name in lower case.
+        has_key: requests go on with the operator's key.
+    """
+    origin, site = headers.get("origin", ""), headers.get("sec-fetch-site", "cross-site" if "origin" in headers else "")
+    if site != "cross-site" or _is_of_this_machine(origin):
+        return False
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return has_key or (kind in UNASKED and BEARER.fullmatch(headers.get("authorization", "")) is None)
+
+
+def _is_of_this_machine(origin: str) -> bool:
+    """Whether a page was served by this machine, or belongs to a program on it (`vscode-webview://…`)."""
+    scheme, _, host = origin.partition("://")
+    return _without_port(host) in LOCAL_NAMES if scheme in ("http", "https") else origin not in ("", "null")
+
+
+def _without_port(host: str) -> str:
+    return host if host.endswith("]") else re.sub(r":\d+$", "", host)
+
+
 def _is_local(scope: Mapping[str, Any], headers: Mapping[str, str]) -> bool:
     if any(name in headers for name in FORWARDED):
         return False
-    host = headers.get("host", "").lower()
-    name = host if host.endswith("]") else re.sub(r":\d+$", "", host)
+    name = _without_port(headers.get("host", "").lower())
     client = scope.get("client")
     try:
         is_near = client is not None and ipaddress.ip_address(client[0]).is_loopback

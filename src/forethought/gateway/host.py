@@ -37,11 +37,13 @@ class Host(Protocol):
         kind: what it calls the cap on thinking.
         models: names of the model that the predictor is for, adapters left out; empty for any.
         has_priorities: whether it schedules by priority.
+        context_tokens: most tokens of a prompt and its answer, None where it is not known: vLLM refuses a limit above.
     """
 
     kind: ServerKind
     models: frozenset[str]
     has_priorities: bool
+    context_tokens: int | None
 
 
 class StateHost(Host, Protocol):

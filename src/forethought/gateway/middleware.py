@@ -11,7 +11,7 @@ from .decision import Decision
 from .host import logger
 from .metrics import MAX_BYTES
 from .policy import Policy
-from .request import PATHS, PRIORITY_HEADER, QUEUED
+from .request import PATHS, PRIORITY_HEADER, QUEUED, QUEUED_BY_FIELD
 
 MAX_REQUEST_BYTES = 16_000_000  # of a body that is read; a longer one passes through as it comes, without a budget
 
@@ -47,7 +47,11 @@ class Budgets:
         names, path = headers_of(scope).keys(), path_of(scope)
         if path not in policy.paths:
             place = None if body is None else policy.place(body, names)
-            scope = scope if place is None else with_header(scope, PRIORITY_HEADER, place)
+            if place is not None and body is not None and path in QUEUED_BY_FIELD:
+                content = json.dumps({**body, "priority": place}).encode()
+                scope = with_header(scope, "content-length", len(content))
+            elif place is not None:
+                scope = with_header(scope, PRIORITY_HEADER, place)
             await self.app(scope, replayed(content, receive), send)
             return
         decision = None if body is None else await policy.decide(path, body, names)
@@ -105,4 +109,6 @@ class _Passed:
 
 
 def _is_ours(scope: Message) -> bool:
-    return scope["type"] == "http" and scope["method"] == "POST" and path_of(scope) in (*PATHS, *QUEUED)
+    return (
+        scope["type"] == "http" and scope["method"] == "POST" and path_of(scope) in (*PATHS, *QUEUED, *QUEUED_BY_FIELD)
+    )

@@ -18,6 +18,7 @@ from .beyond import beyond, runs_tools
 from .call import NOTHING, Call
 from .decision import UNTOUCHED
 from .failing import GatewayError, RefusedError
+from .guard import is_foreign
 from .host import logger
 from .incoming import check_bounds, check_model, limited, timely, whole_body
 from .lowering import admitted
@@ -32,7 +33,7 @@ from .used import CLIENT_LEFT, DONE, Used
 UNCOUNTED = ("embeddings", "rerank", "score", "tokenize", "detokenize", "moderations", "classify", "pooling")
 # Routes under /v1 by which a server is changed for everybody.
 CHANGING = ("load_lora_adapter", "unload_lora_adapter")
-READING = ("GET", "HEAD", "OPTIONS", "DELETE")
+READING = ("GET", "HEAD", "OPTIONS")
 TWO_CALLS = "forethought.cap"  # key of a scope: the tokens of thought that the host is to keep by two calls
 
 
@@ -45,6 +46,7 @@ class Pipeline:
         admission: keeps their quotas; None for no counting.
         is_shadow: decides, counts and records, and changes nothing.
         most_tokens: limit on an answer that nothing else limits, where there is a quota; None to refuse those.
+        has_key: requests go on with the operator's key.
     """
 
     def __init__(
@@ -55,12 +57,14 @@ class Pipeline:
         admission: Admission | None = None,
         is_shadow: bool = False,
         most_tokens: int | None = None,
+        has_key: bool = False,
     ) -> None:
         self.tenants = tenants
         self.admission = admission
         self.seen = seen
         self.is_shadow = is_shadow
         self.most_tokens = most_tokens
+        self.has_key = has_key
 
     async def __call__(self, app: App, policy: Policy, scope: Message, receive: Receive, send: Send) -> None:
         """One request."""
@@ -77,6 +81,9 @@ class Pipeline:
             if tenant is None:
                 self._refused("", came, 401)
                 raise RefusedError(401, "no tenant has this key", "invalid_api_key", {"www-authenticate": "Bearer"})
+            if self.tenants.is_open and scope["method"] not in READING and is_foreign(headers, has_key=self.has_key):
+                self._refused("", came, 403)
+                raise RefusedError(403, "web pages of other sites may not ask here: give them a key", "cross_site")
             path = path_of(scope)
             if scope["method"] == "POST" and path in policy.paths:
                 call = Call(self.seen.begin(), tenant, path, came, started, headers)
@@ -100,13 +107,12 @@ class Pipeline:
     async def _passed(self, app: App, scope: Message, receive: Receive, send: Send, tenant: Tenant, path: str) -> None:
         """Passes on as it comes what generates nothing, or where nothing is counted."""
         receive = timely(receive)
-        if not self.tenants.is_open and not _is_offered(path):
-            raise RefusedError(404, "tenants reach the routes under /v1 alone", "route_not_offered")
+        if not self.tenants.is_open and not _is_offered(scope["method"], path):
+            raise RefusedError(404, "tenants read and ask under /v1, and change nothing there", "route_not_offered")
         if scope["method"] not in READING:
             is_plain = path.removeprefix("/v1").lstrip("/") in UNCOUNTED
-            if self._is_limited(tenant) and not self.is_shadow and not is_plain:
-                what = "a quota" if self._has_quota(tenant) else "a ceiling"
-                raise RefusedError(403, f"this route is not counted, and there is {what}", "route_not_counted")
+            if not is_plain:
+                self.check_uncounted(tenant)
             if tenant.models:
                 content = await whole_body(receive)
                 if content is None:
@@ -119,6 +125,12 @@ class Pipeline:
                 scope = with_header(scope, "content-length", len(content))
                 receive = replayed(content, receive)
         await app(scope, receive, send)
+
+    def check_uncounted(self, tenant: Tenant) -> None:
+        """Refuses a route that generates text and is not counted to a tenant with limits; raises RefusedError."""
+        if self._is_limited(tenant) and not self.is_shadow:
+            what = "a quota" if self._has_quota(tenant) else "a ceiling"
+            raise RefusedError(403, f"this route is not counted, and there is {what}", "route_not_counted")
 
     # ------------------------------------------------------------------ what is
 
@@ -224,6 +236,8 @@ class Pipeline:
         )
         if is_bounded and decision.most_tokens is None and self.most_tokens is not None:
             decision = limited(request, decision, self.most_tokens)
+        if body.get("background"):  # what it uses is said later, by another route: it counts as the most that it can be
+            decision = replace(decision, high_tokens=decision.most_tokens)
         call.decision = decision
         if not self.is_shadow:
             check_bounds(decision, has_quota=is_bounded)
@@ -337,9 +351,9 @@ class Pipeline:
         return self._has_quota(tenant) or tenant.ceiling is not None
 
 
-def _is_offered(path: str) -> bool:
+def _is_offered(method: str, path: str) -> bool:
     """Whether a route is a tenant's to ask: what a server shows or does for its operator (`/slots`) is not."""
     *folders, name = path.strip("/").split("/")
-    if ".." in folders or name in CHANGING:
+    if method not in (*READING, "POST") or ".." in folders or name in CHANGING:  # `DELETE /v1/models/ours` is not
         return False
     return folders[:1] == ["v1"] or (not folders and name in UNCOUNTED)

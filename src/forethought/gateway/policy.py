@@ -13,7 +13,7 @@ from .decision import NONE, OWN, UNTOUCHED, Asked, Ceiling, Decider, Decision, P
 from .fields import cap_fields, option_fields
 from .host import Host
 from .metrics import Counter, Metrics, Watch
-from .request import CHAT, FORMED, PATHS, PRIORITY_HEADER, BudgetRequest, read
+from .request import CHAT, FORMED, MOST_NUMBER, PATHS, PRIORITY_HEADER, BudgetRequest, read
 from .states import PromptStates
 from .together import Together
 
@@ -167,11 +167,11 @@ class Policy:
         if decision.budget is None:
             return self._queued(request, decision, fields, most_tokens=request.own_room)
         room = decision.budget + self.answer_room
-        most = room if request.own_room is None else min(room, request.own_room)
+        most = min(limit for limit in (room, request.own_room, self.host.context_tokens) if limit is not None)
         changes = fields | dict.fromkeys(request.room_fields, most)
         own: dict[str, Any] = {"most_tokens": most, "answer_tokens": self.answer_room}
         if most < room:
-            own["tokens_B"] = None  # the client's limit may cut the thought, and not the budget
+            own["tokens_B"] = None  # the client's limit or the context may cut the thought, and not the budget
         return self._queued(request, decision, changes, **own)
 
     def _own(self, request: BudgetRequest, ceiling: Ceiling, is_bounded: bool) -> Decision:
@@ -197,7 +197,7 @@ class Policy:
         changes: dict[str, Any] = {}
         most = request.own_room
         if is_bounded and most is None and decision.budget is not None and decision.budget >= 0:
-            most = decision.budget + self.answer_room
+            most = min(decision.budget + self.answer_room, self.host.context_tokens or MOST_NUMBER)
             changes = dict.fromkeys(request.room_fields, most)
         return self._queued(request, decision, changes, most_tokens=most, answer_tokens=self.answer_room)
 

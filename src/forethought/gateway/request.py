@@ -15,6 +15,8 @@ from .fields import MESSAGES, RESPONSES, own_option
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 PATHS = (CHAT, TEXT)
 QUEUED = (RESPONSES, MESSAGES)  # vLLM takes no budget from us there, and a priority by header
+# Other routes of vLLM that generate, which take no budget from us and a priority by field: SageMaker's, and several.
+QUEUED_BY_FIELD = ("/invocations", "/v1/chat/completions/batch", "/inference/v1/generate", "/cohere/v2/chat")
 PRIORITY_HEADER = "x-vllm-priority"
 
 MAX_CHARACTERS = 32_768  # of a question: predictors read it in the server's event loop, which waits for them

@@ -56,6 +56,13 @@ def batches() -> Iterator[tuple[Curves, dict[str, Any]]]:
             yield curves, {"cost": cost, "weight_Q": weight_Q, "total": least + share * (most - least)}
 
 
+def _most_costs_Q(curves: Curves, cost: Cost) -> Any:
+    """What each query can cost at most."""
+    costs_Q_B = curves.costs_Q_B(cost)
+    assert costs_Q_B is not None
+    return costs_Q_B.max(axis=1)
+
+
 def _accuracy(made: Allocation) -> float:
     return made.expected_accuracy
 
@@ -76,6 +83,7 @@ class AllocatorContract:
             made = allocate(allocator, curves, **given)
             expect(all(int(budget) in curves.menu for budget in made.budget_Q), "a budget is not on the menu")
             expect(made.taken <= given["total"] * (1 + TOLERANCE), f"{made.taken} of {given['total']} spent")
+            expect(made.price is None or made.price >= 0, f"a token buys {made.price} right answers")
             row = len(curves.query_ids) - 1
             column = curves.menu.num_options // 2
             least_Q = np.full(row + 1, curves.menu.smallest)
@@ -84,6 +92,18 @@ class AllocatorContract:
             given = given | {"total": 2 * given["total"]} if curves.menu.is_named else given
             bounded = allocate(allocator, curves, **given, min_budget_Q=least_Q, max_budget_Q=most_Q)
             expect(bounded.budget_Q[row] <= most_Q[row], f"{bounded.budget_Q[row]} tokens where {most_Q[row]} are most")
+            least_Q[row] = most_Q[row]
+            given = given | {"total": 2 * float(_most_costs_Q(curves, given["cost"]).sum())}
+            bounded = allocate(allocator, curves, **given, min_budget_Q=least_Q, max_budget_Q=most_Q)
+            wrong = f"{bounded.budget_Q[row]} tokens where {least_Q[row]} are least and most"
+            expect(bounded.budget_Q[row] == least_Q[row], wrong)
+
+    def test_it_leaves_the_curves_as_they_are(self, allocator: str | Allocator) -> None:
+        """They are the caller's."""
+        for curves, given in batches():
+            before = curves.p_Q_B.copy()
+            allocate(allocator, curves, **given)
+            expect(np.array_equal(curves.p_Q_B, before), "it changed p_Q_B")
 
     def test_it_is_deterministic(self, allocator: str | Allocator) -> None:
         """Twice the same."""

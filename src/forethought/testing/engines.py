@@ -11,7 +11,7 @@ from unittest import SkipTest
 
 import numpy as np
 
-from ..core.data import Generation, Query, Request, Sampling, StopReason
+from ..core.data import Generation, Message, Probe, Query, Request, Sampling, StopReason
 from ..core.options import Option
 from ..core.protocols import Engine, HiddenStateEngine, OptionEngine, PooledStateEngine, RoomEngine, check_option
 from ..errors import InvalidFeaturesError, InvalidSettingsError
@@ -68,6 +68,7 @@ class EngineContract:
         """At the budget, or by itself below it."""
         for done in subject.traces.values():
             expect(done.error is None, f"{done.query_id} failed: {done.error}")
+            expect(not done.is_final, "is_final is of an error that comes again")
             expect(done.reasoning_tokens is not None, "reasoning_tokens are not counted")
             if done.stop_reason is StopReason.BUDGET:
                 same(done.reasoning_tokens, BUDGET, "tokens of a thought that was cut")
@@ -93,6 +94,27 @@ class EngineContract:
             prompts = {traces[query.id, sample].prompt_tokens for sample in range(NUM_SAMPLES)}
             expect(len(prompts) == 1 and min(prompts) >= 1, f"prompt_tokens of one query are one number, not {prompts}")
 
+    def test_nothing_is_graded_and_log_probabilities_are_at_most_0(self, subject: Subject) -> None:
+        """A grader judges; log-probabilities are shown or not, and those of a thought only where there is one."""
+        for done in subject.traces.values():
+            places: list[tuple[int | None, Generation | Probe]] = [
+                (done.reasoning_tokens, done),
+                *((probe.budget, probe) for probe in done.probes),
+            ]
+            for length, place in places:
+                expect(place.grade is None, f"{done.query_id} is graded by the engine")
+                if (shown := place.logprobs) is not None:
+                    thought = [] if shown.thought is None else [shown.thought]
+                    same(len(thought), int(bool(length)), f"log-probabilities of a thought of {length} tokens")
+                    expect(all(each <= 0 for each in (shown.answer, *thought)), f"{shown} is above 0")
+
+    def test_a_query_of_several_turns_is_answered(self, subject: Subject) -> None:
+        """As one of a single text; an engine that draws nothing may know only what was recorded."""
+        turns = (Message("user", "1+1?"), Message("assistant", "2"), Message("user", "2+2?"))
+        (done,) = run(subject.engine, [Request(Query("turns", turns), BUDGET)]).values()
+        same(done.query_id, "turns", "what came of several turns")
+        expect(not (subject.draws and done.error), f"several turns failed: {done.error}")
+
     def test_probes_are_those_below_the_end_ascending(self, subject: Subject) -> None:
         """A trace that ended by itself has no probe beyond."""
         for done in subject.traces.values():
@@ -113,6 +135,7 @@ class EngineContract:
                 large = subject.traces[key]
                 outcome = large.at(cap)
                 same(small.answer, outcome and outcome.answer, f"the answer under {cap}")
+                same(small.suffix_tokens, large.suffix_tokens, "suffix_tokens under another cap")
                 expect((small.reasoning_tokens or 0) <= cap, f"{small.reasoning_tokens} tokens of thought under {cap}")
                 if (large.reasoning_tokens or 0) >= cap:  # else the cap may fall inside the end of thought, then text
                     same(small.reasoning_tokens, cap, "tokens of a thought that was cut")
@@ -228,7 +251,7 @@ class EngineContract:
         good = requests()[0]
         key = (good.query.id, good.sample)
         for bad in (
-            Request(TOO_LONG, BUDGET),
+            Request(TOO_LONG, BUDGET, option=Option("short", cap=BUDGET)),
             Request(Query("bad-budget", "1?"), -1),
             Request(Query("huge", "1?"), 1 << 30),
         ):
@@ -236,6 +259,7 @@ class EngineContract:
             error = found.pop((bad.query.id, bad.sample))
             same(error.stop_reason, StopReason.ERROR, f"stop_reason of {bad.query.id}")
             expect(error.error, f"{bad.query.id} does not say what went wrong")
+            same(error.option, bad.label, f"option of {bad.query.id}")
             empty = ("", "", (), bad.budget)
             same((error.reasoning, error.answer, error.probes, error.budget), empty, f"texts of {bad.query.id}")
             counts = (error.reasoning_tokens, error.answer_tokens, error.suffix_tokens)
@@ -306,6 +330,8 @@ class EngineContract:
     def test_hidden_states_do_not_depend_on_the_batch_or_on_the_other_layers(self, subject: Subject) -> None:
         """Within rounding."""
         together = hidden(subject, QUERIES)
+        turned = reader(subject).hidden_states(QUERIES, subject.layers[::-1])
+        np.testing.assert_allclose(turned[:, ::-1], together, rtol=1e-4, atol=1e-4)
         for row, query in enumerate(QUERIES):
             for column, layer in enumerate(subject.layers):
                 alone_D = reader(subject).hidden_states([query], [layer])[0, 0]

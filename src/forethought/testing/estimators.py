@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ..core.data import FloatArray
 from ..core.features import KINDS, Counts, Features
 from ..core.menu import Menu
 from ..core.protocols import with_defaults
@@ -45,9 +44,9 @@ def _whole(made: Any) -> Any:
     return made
 
 
-def _predicted(make: Made, read: Features, measured: Counts) -> tuple[FloatArray, FloatArray | None]:
-    found: tuple[FloatArray, FloatArray | None] = _whole(make()).fit(read, measured).predict(read)
-    return found
+def _predicted(make: Made, read: Features, measured: Counts) -> Any:
+    """`(p_Q_B, tokens_Q_B)`, as far as the stranger's class keeps to it."""
+    return _whole(make()).fit(read, measured).predict(read)
 
 
 class EstimatorContract:
@@ -72,6 +71,7 @@ class EstimatorContract:
         expect(tokens_Q_B is not None and tokens_Q_B.shape == shape, f"tokens_Q_B must have the shape {shape}")
         expect((np.diff(tokens_Q_B, axis=1) >= 0).all(), "tokens_Q_B must not fall as the cap grows")
         expect((tokens_Q_B >= 0).all(), "tokens_Q_B must be at least 0")
+        expect(np.isfinite(tokens_Q_B).all(), "tokens_Q_B must be finite")
 
     def test_without_tokens_there_is_no_usage_curve(self, make_estimator: Made) -> None:
         """Fitted on counts alone it predicts no tokens."""
@@ -94,8 +94,12 @@ class EstimatorContract:
     def test_the_same_data_gives_the_same_bits(self, make_estimator: Made) -> None:
         """Nothing depends on chance or the clock."""
         read = features()
-        first, second = (_predicted(make_estimator, read, counts(read))[0] for _ in range(2))
-        expect(np.array_equal(first, second), "two fits on the same data differ")
+        measured = counts(read)
+        first, second = (_predicted(make_estimator, read, measured) for _ in range(2))
+        expect(all(map(np.array_equal, first, second)), "two fits on the same data differ")
+        for name in ("num_right_Q_B", "num_tried_Q", "tokens_Q_B"):
+            is_kept = np.array_equal(getattr(measured, name), getattr(counts(read), name))
+            expect(is_kept, f"fit changed {name}, which is the caller's")
 
     def test_rows_without_a_trace_teach_nothing(self, make_estimator: Made) -> None:
         """A query that was never tried changes no prediction."""
@@ -111,24 +115,28 @@ class EstimatorContract:
         )
         wider = replace(wider, hidden_Q_D=np.concatenate([read.hidden, wider.hidden[-10:]]))
         wider = replace(wider, difficulties=(*read.stated, *wider.stated[-10:]))
-        expected, _ = _predicted(make_estimator, read, measured)
-        found, _ = _whole(make_estimator()).fit(wider, more).predict(read)
-        expect(np.allclose(found, expected, atol=1e-9), "queries without a trace changed what is predicted")
+        expected = _predicted(make_estimator, read, measured)
+        found = _whole(make_estimator()).fit(wider, more).predict(read)
+        is_same = all(np.allclose(one, other, atol=1e-9) for one, other in zip(found, expected, strict=True))
+        expect(is_same, "queries without a trace changed what is predicted")
 
     def test_a_query_that_says_nothing_is_predicted(self, make_estimator: Made) -> None:
         """An empty text, hidden states of zero, no stated difficulty: a predictor that is loaded is tried on these."""
         read = features()
         empty = Features(1, np.zeros((1, 8), dtype=np.float32), ("",), (None,), ("",))
-        p_Q_B, _ = _whole(make_estimator()).fit(read, counts(read)).predict(empty)
+        p_Q_B, tokens_Q_B = _whole(make_estimator()).fit(read, counts(read)).predict(empty)
         expect(((p_Q_B >= 0) & (p_Q_B <= 1)).all(), "p_Q_B must lie in [0, 1]")
+        expect(np.isfinite(tokens_Q_B).all(), "tokens_Q_B must be finite")
 
     def test_queries_are_predicted_one_by_one_as_together(self, make_estimator: Made) -> None:
         """The batch has no say."""
         read = features()
         estimator = _whole(make_estimator()).fit(read, counts(read))
-        together = estimator.predict(read)[0]
-        alone = np.concatenate([estimator.predict(read.select(np.array([row])))[0] for row in range(5)])
-        expect(np.allclose(alone, together[:5], atol=1e-5), "a query alone is predicted otherwise than in a batch")
+        together = estimator.predict(read)
+        alone = [estimator.predict(read.select(np.array([row]))) for row in range(5)]
+        for of_all, of_each in zip(together, zip(*alone, strict=True), strict=True):
+            is_same = np.allclose(np.concatenate(of_each), of_all[:5], rtol=1e-5, atol=1e-5)
+            expect(is_same, "a query alone is predicted otherwise than in a batch")
 
 
 def check_estimator(make_estimator: Made) -> None:

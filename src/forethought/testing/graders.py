@@ -72,12 +72,13 @@ class GraderContract:
 
     def test_odd_texts_get_a_verdict(self, judged: Judged) -> None:
         """It never raises, and says the same each time."""
-        for _, reference in judged.right:
-            for answer in ODD:
-                found = judged.grader.grade(answer=answer, reference=reference)
-                expect(isinstance(found, Grade), f"{answer!r:.40} is judged {found!r}, which is no Grade")
-                again = judged.grader.grade(answer=answer, reference=reference)
-                expect(found is again, f"{answer!r:.40} is {found} and then {again}")
+        for usual, reference in judged.right:
+            for answer, wanted in (*((odd, reference) for odd in ODD), *((usual, odd) for odd in ODD)):
+                pair = f"{answer!r:.40} against {wanted!r:.40}"
+                found = judged.grader.grade(answer=answer, reference=wanted)
+                expect(isinstance(found, Grade), f"{pair} is judged {found!r}, which is no Grade")
+                again = judged.grader.grade(answer=answer, reference=wanted)
+                expect(found is again, f"{pair} is {found} and then {again}")
 
     def test_no_answer_is_not_right(self, judged: Judged) -> None:
         """An empty answer is never right."""

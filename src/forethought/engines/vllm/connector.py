@@ -25,6 +25,15 @@ class _Done:
 class PromptStates(ExampleHiddenStatesConnector):  # type: ignore[misc]
     """vLLM's example connector, which writes a file for every request and needs CUDA, without both."""
 
+    def build_connector_meta(self, scheduler_output: Any) -> Any:
+        """Prepares no file for requests that did not ask: a lock for each would stay to the end."""
+        meta = super().build_connector_meta(scheduler_output)
+        for request in scheduler_output.scheduled_new_reqs:
+            extra = request.sampling_params.extra_args if request.sampling_params else None
+            if not ((extra or {}).get("kv_transfer_params") or {}).get("hidden_states"):
+                meta.new_req_filenames.pop(request.req_id, None)
+        return meta
+
     def request_finished(self, request: Any, block_ids: list[int]) -> tuple[bool, dict[str, Any] | None]:
         """Writes nothing for requests that did not ask: their blocks are free at once."""
         if not (request.kv_transfer_params or {}).get("hidden_states"):

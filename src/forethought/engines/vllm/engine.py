@@ -88,20 +88,18 @@ class VllmEngine:
                 **options,
             },
         )
-        self._llm: Any = self._started.llm
-        self._engine = self._llm.llm_engine
         self.template = template
         self.sampling = sampling
         self.num_sequences = num_sequences
         self._shown: dict[str, Any] = {"logprobs": 0} if logprobs else {}  # of vLLM: of the tokens written, no others
         self.reuse = Reuse()
-        self._forcing = Forcing(self._llm.get_tokenizer(), template)
+        self._forcing = Forcing(self._started.llm.get_tokenizer(), template)
         self._counter = itertools.count(1)  # shared with every template's engine: vLLM knows requests by these numbers
         self._outputs: dict[str, Any] = {}  # vLLM request id -> its newest output, until it is taken
         self._watched: set[str] = set()  # requests that are looked at before they finish
         self._has_told_of_priorities = False
         self._native = None if self._started.native is None else self._started.native.measured(self._trial)
-        config = self._engine.model_config
+        config = (engine := self._running()).model_config
         self._context_tokens = int(config.max_model_len)
         self.info = EngineInfo(
             engine="vllm",
@@ -114,7 +112,7 @@ class VllmEngine:
             hidden_size=int(config.get_hidden_size()),
             context_tokens=self._context_tokens,
             dtype=str(config.dtype).removeprefix("torch."),
-            device=str(self._engine.vllm_config.device_config.device_type),
+            device=str(engine.vllm_config.device_config.device_type),
             versions={name: found for name in PACKAGES if (found := version_of(name, f"{name}-cpu"))},
             enforcement=_enforcement(self._native),
         )
@@ -155,20 +153,26 @@ class VllmEngine:
 
     def _step(self, engine: Any) -> None:
         """One step of vLLM; what finishes is kept for whoever asked for it, for several may be asking at once."""
-        for output in engine.step():
+        try:
+            outputs = engine.step()
+        except Exception as error:  # vLLM raises many kinds here; each ends the engine, not one request
+            raise EngineError(f"vLLM failed while it generated: {type(error).__name__}: {error}") from error
+        for output in outputs:
             if output.finished or output.request_id in self._watched:
                 self._outputs[output.request_id] = output
 
     def _withdraw(self, request_ids: Sequence[str]) -> None:
         """Takes requests back, finished or not."""
-        if request_ids and self._engine is not None:
-            self._engine.abort_request(list(request_ids))
+        if request_ids and self._started.llm is not None:
+            self._running().abort_request(list(request_ids))
         for request_id in request_ids:
             self._outputs.pop(request_id, None)
             self._watched.discard(request_id)
 
     def _start(self, request: Request, flights: Flights) -> Generation | None:
         """Submits the trace of `request`; a failed generation when it cannot run."""
+        from vllm.exceptions import VLLMValidationError
+
         flight = begin(Flight, request, self._forcing, self._context_tokens)
         if isinstance(flight, Generation):
             return flight
@@ -179,7 +183,7 @@ class VllmEngine:
                 self._end_thought(flight, [], flights, natural=False)
             else:
                 self._think(flight, flights)
-        except ValueError as error:
+        except (ValueError, VLLMValidationError) as error:  # the second was one of the first in older ones
             return flight.failed(str(error))
         return None
 
@@ -260,16 +264,18 @@ class VllmEngine:
         fate, length = self._native.judge(self._forcing, ids, budget, ended=completion.finish_reason)
         if fate is Fate.OPEN:
             return
+        flight.thought_logprobs = shown = _logprobs(completion)
         if not output.finished:
             self._end(request_id, output, flights)
         if fate is Fate.TOO_LONG:
-            error = f"vLLM ignored the cap: {length} reasoning tokens > {budget}"
-            yield self._given_up(flight, flights, error)
+            yield self._given_up(flight, flights, f"vLLM ignored the cap: {length} reasoning tokens > {budget}")
         elif fate is Fate.NATURAL:
             self._end_thought(flight, ids[:length], flights, natural=True)
         else:
             flight.end_thought(ids[:budget], natural=False)
-            yield from self._answered(flight, budget, ids[budget + len(self._native.end_ids) :], None, flights)
+            begin = budget + len(self._native.end_ids)
+            flight.answer_logprobs[budget] = shown[begin:]
+            yield from self._answered(flight, budget, ids[begin:], None, flights)
             for probe in flight.cuts[:-1]:
                 self._ask(flight, probe, flights)
 
@@ -319,7 +325,7 @@ class VllmEngine:
         assert self._started.native is not None
         room = len(self._started.native.end_ids) + LONGEST_TAIL
         whole = {"temperature": 0.0, "ignore_eos": True}
-        params = [{**whole, "max_tokens": cap + room, "thinking_token_budget": cap} for cap in caps]
+        params = [whole | {"max_tokens": cap + room, "thinking_token_budget": cap} for cap in caps]
         outputs = self._whole([self._forcing.prompt_ids(TRIAL_QUERIES[0])] * len(caps), params)
         return [list(output.outputs[0].token_ids) for output in outputs]
 
@@ -364,23 +370,22 @@ class VllmEngine:
             columns = self._started.columns(layers)
             found = by_connector(lambda: self._step(self._running()), self._whole, list(prompts.values()), columns)
         else:
-            found = by_hooks(self._llm, self._whole, list(prompts.values()), layers)
+            found = by_hooks(self._started.llm, self._whole, list(prompts.values()), layers)
         for row, states_L_D in zip(prompts, found, strict=True):
             hidden_Q_L_D[row] = states_L_D
         return hidden_Q_L_D
 
     def close(self) -> None:
         """Frees the model, and says what the prefix cache has saved."""
-        if self._engine is not None and (text := self.reuse.to_text()):
+        if self._started.llm is not None and (text := self.reuse.to_text()):
             logger.info("%s", text)
-        self._llm = self._engine = None
         self._outputs.clear()
         self._started.close()
 
     def _running(self) -> Any:
-        if self._engine is None:
+        if self._started.llm is None:
             raise EngineError(f"the engine of {self.info.model} is closed; make a new one")
-        return self._engine
+        return self._started.llm.llm_engine
 
 
 def _logprobs(completion: Any) -> list[float]:

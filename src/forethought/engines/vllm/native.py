@@ -125,10 +125,15 @@ class NativeCap:
         request ("stop", "length"), None while it runs.
         """
         thought = ids[:budget]
-        if len(ids) <= budget + 1 or ended:  # in small steps as they come, and once more as a whole
-            length = forcing.reasoning_length(thought) if ended or forcing.has_ended(thought) else None
-            if length is not None:
-                return (Fate.NATURAL, length)
+        fate, length = self._judge_cut(forcing, ids, budget, ended)
+        if fate is Fate.OPEN and (len(ids) > budget + 1 or not forcing.has_ended(thought)):
+            return (fate, length)
+        # Once more as a whole: while others of the same engine are waited for, several tokens come between two looks.
+        natural = forcing.reasoning_length(thought)
+        return (fate, length) if natural is None else (Fate.NATURAL, natural)
+
+    def _judge_cut(self, forcing: Forcing, ids: Sequence[int], budget: int, ended: str | None) -> tuple[Fate, int]:
+        """The same of a thought whose text does not end by itself."""
         if ended == "stop" and len(ids) <= budget:
             return (Fate.NATURAL, len(ids) - 1)  # the end of turn is no thought
         forced = tuple(ids[budget : budget + len(self.end_ids)])

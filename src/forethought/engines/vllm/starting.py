@@ -32,6 +32,7 @@ ENVIRONMENT = {
 ENFORCE = ("auto", "two-call", "native")
 SCHEDULES = ("fcfs", "priority")
 READERS = ("auto", "hooks", "connector")
+KV_CACHE = "VLLM_CPU_KVCACHE_SPACE"  # GiB on a CPU; set while an engine starts, for the next may get another number
 CPU_BLOCK = 32  # vLLM refuses smaller ones on a CPU, and takes 128 by itself
 
 
@@ -71,9 +72,9 @@ class Choices:
         return "hooks", "on an accelerator they may not be called, which would be reported; no feature_layers are given"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Started:
-    """A running `vllm.LLM`, how it caps thoughts (None: by two calls), and how hidden states are read.
+    """A running `vllm.LLM` (None once it is closed), how it caps thoughts (None: by two calls) and reads hidden states.
 
     That is by "hooks", or by a "connector" that was started for some layers and writes into a folder.
     """
@@ -95,7 +96,8 @@ class Started:
         return [self.feature_layers.index(layer) for layer in layers]
 
     def close(self) -> None:
-        """Ends the connector, which vLLM keeps for the whole process, and removes its files."""
+        """Lets go of the model, and ends the connector, which vLLM keeps for the whole process, with its files."""
+        self.llm = None
         if self.folder is not None:
             from vllm.distributed.kv_transfer.kv_transfer_state import ensure_kv_transfer_shutdown
 
@@ -118,8 +120,9 @@ def start(
         EngineError: no engine came up.
         InvalidSettingsError: thoughts of this template cannot be capped natively.
     """
-    for key, value in {**ENVIRONMENT, "VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gib)}.items():
+    for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    given = os.environ.get(KV_CACHE)
     from vllm import LLM
     from vllm.platforms import current_platform
 
@@ -139,11 +142,12 @@ def start(
         memory.announce(
             path.name,
             memory.loaded_bytes(path, str(chosen["dtype"])),
-            kv_cache_gib << 30,
+            (int(given) if given and given.isdigit() else kv_cache_gib) << 30,
             how="--engine-option kv_cache_gib=N",
             free=memory.free_bytes(),
         )
     native, folder = None, None
+    os.environ[KV_CACHE] = given or str(kv_cache_gib)
     try:
         if choices.enforce == "native":
             from vllm.config import ReasoningConfig
@@ -162,6 +166,9 @@ def start(
         if folder is not None:
             folder.cleanup()
         raise EngineError(f"vLLM did not start with {path}: {error}") from error
+    finally:
+        if not given:
+            del os.environ[KV_CACHE]
     policy = llm.llm_engine.vllm_config.scheduler_config.policy
     kept = "two calls" if native is None else f"vLLM, between {native.start!r} and {native.end!r}"
     logger.info("budgets enforced by %s; schedule %s; hidden states by %s: %s", kept, policy, reads_by, reason)

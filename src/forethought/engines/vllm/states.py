@@ -36,8 +36,12 @@ def by_hooks(llm: Any, whole: Whole, prompts: Sequence[list[int]], layers: Seque
     """The states of each prompt's last token, shape (L, D).
 
     Raises:
-        EngineError: this vLLM's model runner or model cannot be read, or called no hook.
+        EngineError: this vLLM's model runner or model cannot be read, runs in other processes, or called no hook.
     """
+    if (num_workers := llm.llm_engine.vllm_config.parallel_config.world_size) > 1:
+        raise EngineError(
+            f"the model runs in {num_workers} processes, whose hooks are not seen in this one; {ELSEWHERE}"
+        )
     caught: dict[str, dict[int, Any]] = {}
     removers = llm.collective_rpc(install, args=(tuple(layers), caught))
     try:

@@ -26,6 +26,7 @@ from ..call import NOTHING, Call
 from ..counting import Tally
 from ..decision import Decision
 from ..failing import RefusedError
+from ..incoming import check_model
 from ..pipeline import Pipeline
 from ..request import CHAT, TEXT
 from ..used import CLIENT_LEFT, DONE, REFUSED_UPSTREAM, UPSTREAM_FAILED, Used
@@ -50,6 +51,17 @@ READ = (
     *("served_model", "menu", "answer_room", "cap_offset", "most_tokens", "image_tokens", "tool_tokens", "shadow"),
 )
 ROUTES = {"completion": CHAT, "acompletion": CHAT, "text_completion": TEXT, "atext_completion": TEXT}
+# What else generates text in LiteLLM 1.108: not decided on, and refused to a tenant with limits.
+UNCOUNTED = frozenset(
+    each
+    for name in (
+        *("responses", "compact_responses", "anthropic_messages", "generate_content", "generate_content_stream"),
+        *("create_batch", "create_interaction", "run_thread", "run_thread_stream", "send_message"),
+        *("llm_passthrough_route", "_arealtime", "_aresponses_websocket", "pass_through_endpoint", "realtime_calls"),
+        "create_realtime_client_secret",
+    )
+    for each in (name, f"a{name}")
+)
 PROMPT = (
     "messages",
     "prompt",
@@ -143,19 +155,26 @@ class Hook(CustomLogger):  # type: ignore[misc]
     ) -> dict[str, Any] | None:
         """Decides, reserves, and sets the fields; raises HTTPException where the request is refused."""
         path = ROUTES.get(call_type)
-        if path is None:
+        if path is None and call_type not in UNCOUNTED:
             return None
         started, came = time.perf_counter(), time.time()
         opened, pipeline = await self.opened()
         tenant = opened.tenants.of(_headers(user_api_key_dict, data))
         if tenant is None:
             raise HTTPException(401, {"error": "no tenant has this key"}, {"www-authenticate": "Bearer"})
+        if path is None:
+            try:
+                pipeline.check_uncounted(tenant)
+                check_model(tenant, data)
+            except RefusedError as error:
+                raise _refused(error) from None
+            return None
         call = Call(opened.seen.begin(), tenant, path, came, started, {})
         try:
             await pipeline.decide(opened.policy, call, data, _num_bytes(data))
         except RefusedError as error:
             pipeline.refuse(call, error)
-            raise HTTPException(error.status, {"error": str(error), "code": error.code}, error.headers) from None
+            raise _refused(error) from None
         if not opened.settings.shadow and call.request is not None:
             data = merged(data, pipeline.changes(call))
         metadata = dict(data.get("metadata") or {})
@@ -254,6 +273,10 @@ class Hook(CustomLogger):  # type: ignore[misc]
     async def _settle(self, call: Call, used: Used) -> None:
         opened, pipeline = await self.opened()
         await pipeline.settle(opened.policy, call, used)
+
+
+def _refused(error: RefusedError) -> HTTPException:
+    return HTTPException(error.status, {"error": str(error), "code": error.code}, error.headers)
 
 
 def _num_bytes(data: Mapping[str, Any]) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 import httptools
 import numpy as np
@@ -119,7 +120,7 @@ class Clients:
         self._host, self._port, self._base = parts.hostname or "127.0.0.1", parts.port or 80, parts.path.rstrip("/")
         self._is_read = is_read
         self._free: deque[_Client] = deque()
-        self._all: set[_Client] = set()
+        self._all: WeakSet[_Client] = WeakSet()
 
     async def ask(self, asked: Asked, due: float | None = None) -> Answered:
         """Sends a request and waits for the end of its answer.
@@ -239,6 +240,9 @@ async def run_load(
             were answered; None: `num_clients` that each ask again as soon as they were answered.
         num_clients: of a closed loop.
         each: is given each answer, with its body.
+
+    Raises:
+        ExceptionGroup: of what `ask` or `each` raised; no more is asked then.
     """
     clients, result, numbers = Clients(url, is_read=each is not None), LoadResult(), count()
     started = time.perf_counter()
@@ -258,27 +262,25 @@ async def run_load(
             await one(number)
 
     try:
-        if rate is None:
-            await asyncio.gather(*(closed() for _ in range(num_clients)))
-        else:
-            await _arrive(one, is_over, rate, started)
+        async with asyncio.TaskGroup() as group:
+            if rate is not None:
+                await _arrive(group, one, is_over, rate, started)
+            for _ in range(num_clients if rate is None else 0):
+                group.create_task(closed())
     finally:
         clients.close()
     result.seconds = time.perf_counter() - started
     return result
 
 
-async def _arrive(one: Callable[..., Any], is_over: Callable[[int], bool], rate: float, started: float) -> None:
-    gaps, tasks, due, number = np.random.default_rng(0), set[asyncio.Task[None]](), started, 0
+async def _arrive(
+    group: asyncio.TaskGroup, one: Callable[..., Any], is_over: Callable[[int], bool], rate: float, started: float
+) -> None:
+    gaps, places, due, number = np.random.default_rng(0), asyncio.Semaphore(MOST_CONNECTIONS), started, 0
     while not is_over(number):
         due += float(gaps.exponential(1.0 / rate))
         if (wait := due - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
-        while len(tasks) >= MOST_CONNECTIONS:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        task = asyncio.create_task(one(number, due))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        await places.acquire()
+        group.create_task(one(number, due)).add_done_callback(lambda _: places.release())
         number += 1
-    if tasks:
-        await asyncio.gather(*tasks)

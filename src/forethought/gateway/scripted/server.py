@@ -327,10 +327,7 @@ class _Stream:
     ) -> None:
         self._server, self.seen, self._num_tokens, self._started = server, seen, num_tokens, started
         self._dies_after, self._pieces, self._after = dies_after, pieces, after
-        rate = server.tokens_per_second
-        self.wait = 0.0 if rate is None else max(TICK, 1.0 / rate)
-        if rate is not None and pieces is None:
-            self.wait = max(self.wait, num_tokens / rate)
+        self.wait = 0.0
         self.is_over = self.is_broken = False
 
     def due(self, now: float) -> bytes:
@@ -338,6 +335,8 @@ class _Stream:
         rate, begun = self._server.tokens_per_second, self.seen.tokens
         num = self._num_tokens if rate is None else min(self._num_tokens, int((now - self._started) * rate + 1e-6))
         self.is_over = num == self._num_tokens
+        if rate is not None:
+            self.wait = max(TICK, (self._num_tokens - num if self._pieces is None else 1) / rate)
         if self._dies_after is not None and (self._dies_after <= num if self._pieces is not None else self.is_over):
             self.is_broken = True
             num = num if self._pieces is None else self._dies_after

@@ -47,6 +47,8 @@ class Trouble:
                 raise ValueError(f"no trouble is called {name!r}; there are {', '.join(kinds)}")
             kind = kinds[name]
             if kind == "bool":
+                if equals:
+                    raise ValueError(f"{name} takes no value")
                 found[name] = True
             elif not equals:
                 raise ValueError(f"{name} needs a value")

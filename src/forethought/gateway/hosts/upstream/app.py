@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...asgi import App, Message, Receive, Send, path_of, send_error, send_json
+from ...asgi import App, Message, Receive, Send, path_of, send_error
 from ...page import Pages
 
 
@@ -11,17 +11,17 @@ class Gateway:
 
     Args:
         app: answers all other requests, also with what goes wrong.
+        pages: answers on paths of its own.
         drain_seconds: that clients are asked to stay away when the end has begun.
 
     Attributes:
-        pages: answers on paths of its own; None for `/health` alone.
         is_draining: the end has begun.
         num_running: requests that are answered now, those for the pages left out.
     """
 
-    def __init__(self, app: App, *, drain_seconds: float) -> None:
+    def __init__(self, app: App, pages: Pages, *, drain_seconds: float) -> None:
         self._app = app
-        self.pages: Pages | None = None
+        self._pages = pages
         self._wait = str(max(1, round(drain_seconds)))
         self.is_draining = False
         self.num_running = 0
@@ -34,16 +34,14 @@ class Gateway:
     def drain(self) -> None:
         """From now on requests are refused."""
         self.is_draining = True
-        if self.pages is not None:
-            self.pages.close()
+        self._pages.close()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One request."""
         if scope["type"] != "http":
             return
-        path = path_of(scope)
-        if Pages.takes(path):
-            await self._own(path, scope, receive, send)
+        if Pages.takes(path_of(scope)):
+            await self._pages(scope, receive, send)
             return
         if self.is_draining:
             headers = {"retry-after": self._wait, "connection": "close"}
@@ -54,12 +52,3 @@ class Gateway:
             await self._app(scope, receive, send)
         finally:
             self.num_running -= 1
-
-    async def _own(self, path: str, scope: Message, receive: Receive, send: Send) -> None:
-        if self.pages is not None:
-            await self.pages(scope, receive, send)
-        elif path == "/health":
-            said = {"status": "unavailable", "reason": self.health} if self.health else {"status": "ok"}
-            await send_json(send, 503 if self.health else 200, said)
-        else:
-            await send_error(send, 404, "there is no such page", "not_found")

@@ -26,7 +26,7 @@ METHOD = re.compile(r"[A-Z]{1,32}")
 class Forward:
     """Plain ASGI: every path and method goes to the same server.
 
-    What goes wrong is raised, before the reply has begun or in the middle of it; `Budgets` says it to the client.
+    What goes wrong is raised, before the reply has begun or in the middle of it; `Pipeline` says it to the client.
 
     Args:
         upstream: the connections.

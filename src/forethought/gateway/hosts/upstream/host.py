@@ -14,3 +14,4 @@ class UpstreamHost:
     kind: ServerKind
     models: frozenset[str] = frozenset()
     has_priorities: bool = False  # whether it was started to heed them cannot be seen from outside
+    context_tokens: int | None = None

@@ -113,6 +113,7 @@ class Opened:
             admission=self.admission,
             is_shadow=self.settings.shadow,
             most_tokens=self.settings.most_tokens,
+            has_key=self.key is not None,
         )
 
     async def close(self) -> None:
@@ -268,10 +269,11 @@ async def _admission(settings: ServeSettings, tenants: Tenants, price: Price) ->
 
 
 def _policy(settings: ServeSettings, predictor: Predictor, found: Found, price: Price) -> Policy:
-    decider = Decider(predictor, price=price.value, cost=settings.cost)
+    decider, server = Decider(predictor, price=price.value, cost=settings.cost), found.server
+    context = server.context_tokens if server.kind.lists_all else None  # others list models of several lengths
     return Policy(
         decider,
-        UpstreamHost(found.server.kind, found.models),
+        UpstreamHost(server.kind, found.models, context_tokens=context),
         start=_start(found.template),
         counter=None,
         template=found.template,

@@ -32,6 +32,7 @@ class HttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **how: Any) -> None:
         super().__init__(*args, **how)
         self._num_bytes = 0
+        self._torn = b""  # the last line of a head of which more is to come: it may be cut within `Upgrade:`
         self._is_in_head = self._is_in_body = self._is_refused = False
         self._is_shared = False  # the end of another request came with the same bytes, which are not this head's alone
         self._timer: asyncio.TimerHandle | None = None
@@ -53,14 +54,17 @@ class HttpProtocol(HttpToolsProtocol):
         """See asyncio.Protocol."""
         if self._is_refused:  # what still comes is read and dropped, so that the client gets to read why
             return
-        self._is_shared = False
+        self._is_shared, num_bytes = False, len(data)
         if not self._is_in_body:
-            head, end, rest = data.partition(b"\r\n\r\n")
+            head, end, rest = (self._torn + data).partition(b"\r\n\r\n")
+            at = len(head) if end or b"\r\n" not in head else head.rindex(b"\r\n")
+            head, self._torn = head[:at], head[at:]
             if b"\nupgrade" in head.lower():
-                data = UPGRADE.sub(b"", head) + end + rest
+                head = UPGRADE.sub(b"", head)
+            data = head + end + rest
         super().data_received(data)
-        if self._is_in_head:
-            self._num_bytes += 0 if self._is_shared else len(data)
+        if self._is_in_head or self._torn:
+            self._num_bytes += 0 if self._is_shared else num_bytes
             self._bound(self._num_bytes)
         elif self._timer is None and self._is_answered:  # of a request that was not waited for, and ends some time
             self._wait(HEADER_SECONDS, self.timeout_keep_alive_handler)

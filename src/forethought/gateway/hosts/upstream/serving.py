@@ -75,8 +75,8 @@ async def running(settings: ServeSettings) -> AsyncIterator[Running]:
         opened.address.origin, reply_seconds=settings.timeout_seconds, idle_seconds=settings.timeout_seconds
     )
     app = partial(opened.pipeline(), _app(opened, upstream), opened.policy)
-    gateway = Gateway(app, drain_seconds=settings.drain_seconds)
-    gateway.pages = pages = _pages(opened, gateway)
+    pages = _pages(opened, lambda: gateway.health)
+    gateway = Gateway(app, pages, drain_seconds=settings.drain_seconds)
     server = Server(
         gateway,
         drain_seconds=settings.drain_seconds,
@@ -101,7 +101,7 @@ async def running(settings: ServeSettings) -> AsyncIterator[Running]:
         await opened.close()
 
 
-def _pages(opened: Opened, gateway: Gateway) -> Pages:
+def _pages(opened: Opened, health: Callable[[], str]) -> Pages:
     """The gateway's own pages."""
     variable, tenants = opened.settings.admin_key_env, opened.tenants
     guard = Guard(os.environ.get(variable, "").strip() if variable else "")
@@ -109,7 +109,7 @@ def _pages(opened: Opened, gateway: Gateway) -> Pages:
     def is_tenant(headers: Mapping[str, str]) -> bool:
         return bool(opened.settings.tenants) and tenants.of(headers) is not None
 
-    return Pages(opened.seen, guard, is_tenant=is_tenant, health=lambda: gateway.health)
+    return Pages(opened.seen, guard, is_tenant=is_tenant, health=health)
 
 
 def _app(opened: Opened, upstream: Upstream) -> App:

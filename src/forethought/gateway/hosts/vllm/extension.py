@@ -17,14 +17,18 @@ class HiddenStates:
     """
 
     _forethought_caught: dict[str, dict[int, Any]]
+    _forethought_layer: int | None = None
 
     def forethought_watch(self, layer: int) -> str:
-        """Installs the hook; returns "" or why it cannot be."""
+        """Installs the hook, once for all API servers of the engine; returns "" or why it cannot be."""
+        if self._forethought_layer == layer:
+            return ""
         self._forethought_caught = {}
         try:
             install_hooks(self, (layer,), self._forethought_place)
         except Exception as error:  # whatever model or runner this is: the server says so and does not start
             return f"{type(error).__name__}: {error}"
+        self._forethought_layer = layer
         return ""
 
     def forethought_take(self, name: str, layer: int) -> bytes | None:

@@ -38,6 +38,7 @@ class VllmHost:
         config = engine_client.vllm_config
         self.models = frozenset(str(path.name) for path in state.openai_serving_models.base_model_paths)
         self.has_priorities = str(config.scheduler_config.policy) == "priority"
+        self.context_tokens: int | None = int(config.model_config.max_model_len)
         text_config = config.model_config.hf_text_config
         self.num_layers = int(text_config.num_hidden_layers)
         self.hidden_size = int(config.model_config.get_hidden_size())
