@@ -10,11 +10,13 @@ import pytest
 
 from command_line import Call, write_questions
 from forethought.commands.pipeline import profile
+from forethought.core import registry
 from forethought.core.data import Generation, Request, StopReason
 from forethought.core.records import Record
 from forethought.core.settings import EngineSettings, ProfileSettings
 from forethought.engines.fake import FakeEngine
-from forethought.errors import InvalidInputError
+from forethought.engines.opening import check
+from forethought.errors import InvalidInputError, InvalidSettingsError, UnknownNameError
 from forethought.runs.store import RunDirectory
 
 
@@ -358,3 +360,11 @@ def test_python_is_refused_in_the_same_way(tmp_path: Path, no_engine: None) -> N
             )
         )
     assert not (tmp_path / "r").exists()
+
+
+def test_a_name_of_no_model_is_refused_before_its_engine_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidSettingsError, match="uses no server"):
+        check("served", EngineSettings(engine="transformers", options={"base_url": "http://127.0.0.1:9"}))
+    monkeypatch.setattr(registry, "resolve", lambda *names: pytest.fail(f"imported {names}"))
+    with pytest.raises(UnknownNameError, match=r"no model is called 'qwen2.5-coder-0.5'. Did you mean"):
+        check("qwen2.5-coder-0.5", EngineSettings(engine="transformers"))

@@ -375,9 +375,9 @@ def results_text(job: Call) -> str:
     return "".join(json.dumps(answered(line)) + "\n" for line in requests_in("r.jsonl"))
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
-def test_results_in_another_encoding_are_all_read(job: Call, encoding: str) -> None:
-    Path("out.jsonl").write_bytes(results_text(job).encode(encoding))
+@pytest.mark.parametrize(("encoding", "end"), [("utf-16", "\n"), ("utf-8-sig", "\r\n"), ("utf-8", "\r")])
+def test_results_in_another_encoding_or_with_other_line_ends_are_all_read(job: Call, encoding: str, end: str) -> None:
+    Path("out.jsonl").write_bytes(results_text(job).replace("\n", end).encode(encoding))
     found = job("collect", "out.jsonl", "--json").json
     assert found["collected"]["lines"] == found["answered"] == 24
 

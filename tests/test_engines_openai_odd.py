@@ -150,11 +150,12 @@ def test_numbers_that_no_server_could_be_asked_by_are_refused(options, words):
 
 
 @pytest.mark.parametrize("enforce", ["auto", "two-call", "max-tokens", "native"])
-def test_options_of_native_caps_are_said_to_do_nothing_elsewhere(enforce):
+def test_options_of_one_way_are_said_to_do_nothing_elsewhere(enforce):
     with serving(ToyServer("vllm")) as url:
         plain = engine_at(url, enforce=enforce)
-        given = engine_at(url, enforce=enforce, answer_room=9, cap_offset=2)
+        given = engine_at(url, enforce=enforce, answer_room=9, cap_offset=2, ids=False)
     assert "does nothing" not in plain.said
+    assert ("ids is for two calls alone" in given.said) == (given.enforce != "two-call")
     assert ("answer_room, cap_offset" in given.said) == (enforce != "native")
     assert given.answer_room == (9 if enforce == "native" else 0)
 

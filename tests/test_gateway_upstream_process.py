@@ -42,7 +42,7 @@ async def process(*flags: str) -> AsyncIterator[tuple[asyncio.subprocess.Process
     assert running.stdout is not None
     try:
         content = b""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while not content.rstrip().endswith(b"}"):
                 piece = await running.stdout.read(4096)
                 if not piece:

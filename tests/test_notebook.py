@@ -21,9 +21,11 @@ from forethought.commands.listing import list_results
 from forethought.commands.pipeline import plan, profile, run, train
 from forethought.commands.reports import compare, evaluate, study_layers
 from forethought.commands.showing import show
+from forethought.control.answers import Answer
 from forethought.control.evaluating import by_draws
 from forethought.control.sources import open_profile
 from forethought.core import registry
+from forethought.core.data import Grade
 from forethought.core.menu import Menu
 from forethought.core.options import Option, Price
 from forethought.core.settings import (
@@ -300,6 +302,12 @@ SHOWN = ("profile", "predictor", "plan", "answers", "evaluation", "comparison", 
 
 def test_no_answers_are_a_table_without_rows() -> None:
     assert "Answers: 0 of 0 questions" in ft.Answers(())._repr_html_()
+
+
+def test_an_answer_that_failed_is_not_right() -> None:
+    right = Answer("a", 64, "4", tokens=9, reference="4", grade=Grade.RIGHT)
+    failed = Answer("b", 64, None, reference="4", error="the server is gone")
+    assert repr(ft.Answers((right, failed))) == "Answers(1 answers, 1 of 2 right, 1 failed, 9 tokens generated)"
 
 
 @pytest.mark.parametrize("name", SHOWN)

@@ -13,7 +13,7 @@ from scipy import stats
 
 pytest.importorskip("votes_replay", reason="the published rules are in benchmarks/, which is not here")
 
-from forethought.control.waves import Drawing, WavePolicy, choose, price_for, price_of_options, start
+from forethought.control.waves import Drawing, WavePolicy, choose, plan_options, price_for, start
 from forethought.core.codec import UnfitError, encode
 from forethought.core.stopping import Standing
 from forethought.core.votes import tally
@@ -242,23 +242,27 @@ class TestWaves:
     @settings(max_examples=25, deadline=None)
     def test_a_larger_total_never_expects_less_and_no_total_is_passed(self, policy, one, other, seed):
         random = np.random.default_rng(seed)
-        tokens_Q, predicted_Q = random.uniform(20.0, 200.0, 12), random.random(12)
-        expected = []
+        tokens_Q_O = np.sort(random.uniform(20.0, 200.0, (12, 2)), axis=1)
+        right_Q_O_K = np.sort(random.random((12, 2, MOST)), axis=2)
+        order_Q, expected = random.permutation(12), []
         for mean in sorted((one, other)):
-            total = mean * tokens_Q.sum()
-            price = price_of_options(total, [policy], predicted_Q[:, None, None], tokens_Q[:, None])
-            right_Q, samples_Q = policy.expected(price=price * tokens_Q, predicted=predicted_Q)
-            assert (samples_Q * tokens_Q).sum() <= total * (1 + 1e-9)
-            expected.append(right_Q.sum())
-        assert expected[1] >= expected[0] - 1e-9
+            total = mean * tokens_Q_O[:, 0].sum() * 1.01
+            option_Q, right_Q, spent_Q, price = plan_options(total, [policy] * 2, right_Q_O_K, tokens_Q_O, order_Q)
+            assert price < math.inf
+            assert spent_Q.sum() <= total * (1 + 1e-9)
+            assert (spent_Q >= tokens_Q_O[np.arange(12), option_Q] * (1 - 1e-9)).all()
+            expected.append(right_Q)
+        assert (expected[1] >= expected[0]).all()
 
     def test_each_query_has_the_option_of_the_plan(self, policy):
         right_Q_O_K = np.array([[[0.2, 0.3], [0.6, 0.7]], [[0.5, 0.6], [0.5, 0.61]]])
         tokens_Q_O = np.array([[50.0, 100.0]] * 2)
         assert choose(right_Q_O_K, tokens_Q_O, 1e-3).tolist() == [1, 0]
         assert choose(right_Q_O_K, tokens_Q_O, 1e-6).tolist() == [1, 1]
-        price = price_of_options(500.0, [policy, policy], right_Q_O_K, tokens_Q_O)
+        option_Q, *_, price = plan_options(500.0, [policy, policy], right_Q_O_K, tokens_Q_O, np.arange(2))
         assert 0.0 < price < math.inf
+        assert option_Q.tolist() == [1, 0]
+        assert math.isinf(plan_options(99.0, [policy, policy], right_Q_O_K, tokens_Q_O, np.arange(2))[-1])
 
     def test_what_is_not_drawn_lowers_the_price_for_the_rest(self, policy):
         tokens_Q, predicted_Q = np.full(8, 100.0), np.full(8, 0.5)

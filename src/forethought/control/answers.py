@@ -191,7 +191,7 @@ class Answers(Shown):
 
     def __repr__(self) -> str:
         counts = self.counts
-        graded = f", {counts['right']:,} of {counts['graded']:,} right" if counts["graded"] else ""
+        graded = f", {counts['right']:,} of {counts['with_reference']:,} right" if counts["graded"] else ""
         failed = f", {counts['failed']:,} failed" if counts["failed"] else ""
         return f"Answers({counts['answered']:,} answers{graded}{failed}, {counts['spent_tokens']:,} tokens generated)"
 

@@ -293,7 +293,8 @@ async def _generate_waves(
         if not tries.is_left(*trace_of(record), retry_failed=retry_failed, setup=setup)
     }
     keeping = Keeping(run.path, plan.menu, grader, setup, worker, is_counted=True, retries_lost=pool is None)
-    with keeper(engine, keeping) as keep, replacing(run.path / "answers.jsonl") as rows:
+    answers = run.path / "answers.jsonl"
+    with keeper(engine, keeping) as keep, open_bytes(answers, "wb", "written") as rows:
 
         async def draw(requests: Iterable[Request]) -> AsyncIterator[Record]:
             async for generation in pool.generate(engine, list(requests)) if pool else generated(engine, requests):
@@ -303,5 +304,6 @@ async def _generate_waves(
 
         how: dict[str, Any] = {"known": known, "ceiling": ceiling_of(engine.info), "progress": progress}
         async for answer in answers_in_waves(plan, gathered, grader, draw, **how):
-            rows.write(line_of(answer))
+            with reaching(answers, "written"):
+                rows.write(line_of(answer))
             yield answer

@@ -23,6 +23,7 @@ BoolArray = NDArray[np.bool_]
 
 LOWER = 1.0 - 1e-6  # times a price: just below it
 STEPS = 60  # of bisection
+NUM_STEPS = 128  # by which the price of a plan falls, each by about a tenth
 LEAST = 1e-12  # right answers per token
 
 
@@ -182,28 +183,55 @@ def price_for(left: float, drawings: Sequence[Drawing]) -> float:
     return _lowest(spent, left)
 
 
-def price_of_options(
-    left: float, policies: Sequence[WavePolicy], right_Q_O_K: FloatArray, tokens_Q_O: FloatArray
-) -> float:
-    """As `price_for`, before anything is drawn, where each query takes the option of `choose` at the price.
+def plan_options(
+    left: float,
+    policies: Sequence[WavePolicy],
+    right_Q_O_K: FloatArray,
+    tokens_Q_O: FloatArray,
+    order_Q: IntArray,
+) -> tuple[IntArray, FloatArray, FloatArray, float]:
+    """The option of each query, its expected right answers and tokens, shape (Q,) each, and the price of a token.
+
+    The price falls in steps, the same ones whatever the total, until what is expected to be drawn no longer fits. A
+    query takes what `choose` gives it at a step only where more right answers are expected of that than of what it has,
+    and the last step is taken by the first queries in an order that says nothing about them, as far as the tokens
+    reach: a larger total never expects less. The price is infinite where not even first samples fit.
 
     Args:
         left: tokens for all samples of all queries.
         policies: one for each option.
         right_Q_O_K: as of `choose`; the chance of one sample is what the tables take for predicted.
         tokens_Q_O: as of `choose`.
+        order_Q: indices of the queries.
     """
+    steps = np.geomspace(PRICES[-1] / tokens_Q_O.min(), PRICES[0] / tokens_Q_O.max(), NUM_STEPS).tolist()
+    option_Q, right_Q, spent_Q = _expected_of(policies, right_Q_O_K, tokens_Q_O, DEAREST)
+    if spent_Q.sum() > left:
+        return option_Q, right_Q, spent_Q, math.inf
+    for price in (*steps, 0.0):
+        option_next_Q, right_next_Q, spent_next_Q = _expected_of(policies, right_Q_O_K, tokens_Q_O, price)
+        rows = order_Q[right_next_Q[order_Q] > right_Q[order_Q]]
+        total_N = spent_Q.sum() + np.cumsum(spent_next_Q[rows] - spent_Q[rows])
+        is_last = bool((total_N > left).any())
+        if is_last:
+            rows = rows[: np.argmax(total_N > left)]
+        option_Q[rows], right_Q[rows], spent_Q[rows] = option_next_Q[rows], right_next_Q[rows], spent_next_Q[rows]
+        if is_last:
+            break
+    return option_Q, right_Q, spent_Q, price
 
-    def spent(price: float) -> float:
-        column_Q, total = choose(right_Q_O_K, tokens_Q_O, price), 0.0
-        for column in np.unique(column_Q):
-            rows = column_Q == column
-            tokens_Q, predicted_Q = tokens_Q_O[rows, column], right_Q_O_K[rows, column, 0]
-            _, samples_Q = policies[column].expected(price=price * tokens_Q, predicted=predicted_Q)
-            total += float((samples_Q * tokens_Q).sum())
-        return total
 
-    return _lowest(spent, left)
+def _expected_of(
+    policies: Sequence[WavePolicy], right_Q_O_K: FloatArray, tokens_Q_O: FloatArray, price: float
+) -> tuple[IntArray, FloatArray, FloatArray]:
+    """The option of each query at a price, and the right answers and tokens that are expected by it; (Q,) each."""
+    option_Q, (right_Q, spent_Q) = choose(right_Q_O_K, tokens_Q_O, price), np.zeros((2, len(tokens_Q_O)))
+    for number, policy in enumerate(policies):
+        rows = np.flatnonzero(option_Q == number)
+        tokens_Q, predicted_Q = tokens_Q_O[rows, number], right_Q_O_K[rows, number, 0]
+        right_Q[rows], samples_Q = policy.expected(price=price * tokens_Q, predicted=predicted_Q)
+        spent_Q[rows] = samples_Q * tokens_Q
+    return option_Q, right_Q, spent_Q
 
 
 def marginal(left: float, spent_Q: FloatArray, lower_Q: FloatArray, order_Q: IntArray) -> BoolArray:

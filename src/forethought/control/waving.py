@@ -24,7 +24,7 @@ from .answers import Answer
 from .forecast import Forecast
 from .plan import Plan
 from .voting import Gathering
-from .waves import LOWER, Drawing, WavePolicy, choose, marginal, price_for, price_of_options
+from .waves import LOWER, Drawing, WavePolicy, marginal, plan_options, price_for
 
 NAME = "waves"  # of the allocation
 SHARES = (0.9, 1.0)  # of the total, that is spent by the end of each round
@@ -54,15 +54,13 @@ def plan_waves(
     policies = [WavePolicy.of(tables[label]) for label in labels]
     columns = [menu.column_of(label) for label in labels]
     tokens_Q_O, right_Q_O_K = curves.tokens_Q_B[:, columns], _votes(curves, labels)
-    price = price_of_options(total, policies, right_Q_O_K, tokens_Q_O)
+    order_Q = hash_order(curves.query_ids, seed=0)
+    option_Q, right_Q, spent_Q, price = plan_options(total, policies, right_Q_O_K, tokens_Q_O, order_Q)
     if math.isinf(price):
         raise InvalidTotalError(
             f"{total:,.0f} tokens cannot pay for a first sample of {len(queries)} questions, which is expected to take "
             f"{math.ceil(tokens_Q_O.min(axis=1).sum()):,}"
         )
-    each = [_expected_of(policies, right_Q_O_K, tokens_Q_O, at) for at in (price, price * LOWER)]
-    is_lower_Q = marginal(total, each[0][2], each[1][2], hash_order(curves.query_ids, seed=0))
-    option_Q, right_Q, spent_Q = (np.where(is_lower_Q, low, high) for high, low in zip(*each, strict=True))
     budget_Q = np.array([_largest(menu, labels[number]) for number in option_Q.tolist()], dtype=np.int64)
     weight_Q = np.array([query.weight for query in queries])
     return Allocation(
@@ -96,19 +94,6 @@ def _votes(curves: Curves, labels: Sequence[str]) -> FloatArray:
     return found_Q_O_K
 
 
-def _expected_of(
-    policies: Sequence[WavePolicy], right_Q_O_K: FloatArray, tokens_Q_O: FloatArray, price: float
-) -> tuple[IntArray, FloatArray, FloatArray]:
-    """The best option of each query at a price, and the right answers and tokens that are expected by it; (Q,) each."""
-    option_Q, (right_Q, spent_Q) = choose(right_Q_O_K, tokens_Q_O, price), np.zeros((2, len(tokens_Q_O)))
-    for number, policy in enumerate(policies):
-        rows = np.flatnonzero(option_Q == number)
-        tokens_Q, predicted_Q = tokens_Q_O[rows, number], right_Q_O_K[rows, number, 0]
-        right_Q[rows], samples_Q = policy.expected(price=price * tokens_Q, predicted=predicted_Q)
-        spent_Q[rows] = samples_Q * tokens_Q
-    return option_Q, right_Q, spent_Q
-
-
 def _largest(menu: Menu, label: str) -> int:
     """The budget of the option with the most samples by the single option of that name."""
     votes = [budget for budget in menu.caps if menu.option(budget).single.label == label]
@@ -130,6 +115,7 @@ class Waves:
 
     Attributes:
         spent: tokens of the samples that have come.
+        decided: rows of the queries that get no further sample; whoever takes their answers takes them from here.
     """
 
     def __init__(self, plan: Plan, grader: Grader) -> None:
@@ -147,6 +133,7 @@ class Waves:
         self._drawn_Q = [0] * len(options)  # asked for so far
         self._num_out = 0  # samples that were asked for and have not come
         self._ready = deque[tuple[int, int]]()
+        self.decided = deque[int]()
 
     def next(self) -> tuple[int, int] | None:
         """The next sample to draw, as the row of its query and its number; None where others have to come first."""
@@ -176,7 +163,8 @@ class Waves:
         is_lower_Q = marginal(left, spent_Q, lower_Q, self._order_Q)
         self._price_Q = np.minimum(self._price_Q, np.where(is_lower_Q, price * LOWER, price))
         for row in self._order_Q.tolist():
-            self._go_on(row)
+            if self._drawn_Q[row] < self._most_Q[row]:
+                self._go_on(row)
 
     def _drawing(self, label: str, rows: IntArray) -> Drawing:
         each = [self._standing(row) for row in rows.tolist()]
@@ -198,6 +186,8 @@ class Waves:
         wave = range(drawn, max(drawn, min(drawn + num, self._most_Q[row])))
         self._drawn_Q[row] = wave.stop
         self._ready.extend((row, number) for number in wave)
+        if not wave and (self._round == len(SHARES) or drawn == self._most_Q[row]):
+            self.decided.append(row)
 
     def add(self, row: int, record: Record) -> None:
         """A sample that came. One that failed abstains, and counts as it was expected to."""
@@ -220,7 +210,7 @@ async def answers_in_waves(
     ceiling: int,
     progress: Progress,
 ) -> AsyncIterator[Answer]:
-    """The answer of each query, once no further sample of any is worth its tokens.
+    """The answer of each query, once it gets no further sample: most come when the last round begins.
 
     Args:
         plan: made by `plan_waves`.
@@ -229,14 +219,22 @@ async def answers_in_waves(
         draw: generates samples; what it asks for depends on what has come meanwhile.
         known: samples that are there already, by query and number.
         ceiling: most tokens of a thought by an option without a cap.
-        progress: called with the tokens that were spent, and all that may be.
+        progress: called with the tokens that were spent, and all that may be, until there are answers to count.
     """
+    has_answers = False
     waves, row_of = Waves(plan, grader), {query.id: row for row, query in enumerate(plan.queries)}
 
     def add(record: Record) -> None:
         gathered.add(record)
         waves.add(row_of[record.query_id], record)
-        progress("spend tokens on samples", round(waves.spent), round(plan.allocation.total))
+        if not has_answers:
+            progress("spend tokens on samples", round(waves.spent), round(plan.allocation.total))
+
+    def decided() -> Iterator[Answer]:
+        nonlocal has_answers
+        while waves.decided:
+            has_answers = True
+            yield gathered.settle(plan.queries[waves.decided.popleft()].id)
 
     def requests() -> Iterator[Request]:
         while (sample := waves.next()) is not None:
@@ -251,5 +249,7 @@ async def answers_in_waves(
     while not waves.has_ended:
         async for record in draw(requests()):
             add(record)
-    for query in plan.queries:
-        yield gathered.settle(query.id)
+            for answer in decided():
+                yield answer
+        for answer in decided():
+            yield answer

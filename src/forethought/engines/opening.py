@@ -207,6 +207,8 @@ def check(model: str, settings: EngineSettings) -> None:
         ModelFileError: a model's folder that is none.
     """
     name, _ = choose(model, settings.engine)
+    if name in LOCAL and not any(key in settings.options for key in SERVER_FLAGS):  # which are refused below
+        check_name(model)  # before torch is imported, which takes seconds
     factory = registry.resolve("engines", name)
     known = signature(factory).parameters
     foreign = [key for key in SERVER_FLAGS if key in settings.options and key not in known and "options" not in known]
@@ -215,8 +217,6 @@ def check(model: str, settings: EngineSettings) -> None:
         raise InvalidSettingsError(f"{flags}: engine {name!r} uses no server; leave it out, or give --engine openai")
     registry.check_options("engines", name, settings.options, reserved=OWN_ARGUMENTS)
     prompting(model, settings)
-    if name in LOCAL:
-        check_name(model)
 
 
 def check_can_ask(model: str, settings: EngineSettings) -> None:

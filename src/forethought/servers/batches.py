@@ -78,7 +78,7 @@ def result_lines(path: Path) -> Iterator[bytes]:
                 while (rest := file.readline(MOST_BYTES)) and not rest.endswith(b"\n"):
                     pass
                 line = line[:4096]  # enough to tell whose it is
-            yield line
+            yield from line.splitlines()  # CR by itself ends a line, too: in JSON it stands in no text
 
 
 def read_result(line: bytes) -> Result:

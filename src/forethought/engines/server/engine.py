@@ -132,8 +132,9 @@ class OpenAIEngine:
         self._chosen: Chosen | None = chosen
         kept = f"budgets enforced by {self.enforce}: {self.reason}"
         given = {"answer_room": answer_room is not None, "cap_offset": cap_offset, "native_fields": native_fields}
-        if self.enforce != "native" and (idle := [name for name, is_given in given.items() if is_given]):
-            kept += f"; {', '.join(idle)} is for native caps alone, and does nothing here"
+        for way, words, options in (("native", "native caps", given), ("two-call", "two calls", {"ids": not ids})):
+            if self.enforce != way and (idle := [name for name, is_given in options.items() if is_given]):
+                kept += f"; {', '.join(idle)} is for {words} alone, and does nothing here"
         self.said = f"{self.server.name} at {self.address} ({self.server.how}); {kept}"
         if not is_open:  # else whoever left the template open says it, once it is used
             logger.info("%s", self.said)
