@@ -42,16 +42,17 @@ from forethought.control.waves import WavePolicy, choose
 from forethought.core.data import FloatArray, IntArray
 from forethought.core.registry import make
 from forethought.core.stopping import Standing
-from forethought.evaluation.blending import blend_asc
 from forethought.evaluation.bootstrap import estimate, resampled_means
-from forethought.evaluation.stopping import AdaptiveConsistency, EarlyStopping, FixedSamples
-from forethought.evaluation.vote_frontiers import PricedRule, VoteComparison, choose_settings, compare_rules
-from forethought.evaluation.vote_replay import FrozenDraws, Replayed, replay
+from forethought.evaluation.vote_replay import FrozenDraws
 from forethought.evaluation.votes import voted
 from forethought.predictors.parts.linear import RidgeProblem
 from forethought.predictors.parts.wave_table import learn_waves
+from votes_blending import blend_asc
 from votes_data import Frozen
+from votes_frontiers import PricedRule, VoteComparison, choose_settings, compare_rules
 from votes_plots import VotePicture, draw_votes
+from votes_replay import Replayed, replay
+from votes_stopping import AdaptiveConsistency, EarlyStopping, FixedSamples
 
 ORDERS, FOLDS, NUM_PRICES = 24, 5, 48
 THRESHOLDS = (0.7, 0.8, 0.9, 0.95, 0.99)

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 
 from forethought.core.data import FloatArray
 from forethought.evaluation.policies import BLIND, FORETHOUGHT, GREEDY, ORACLE, UNIFORM
-from forethought.evaluation.vote_frontiers import PricedRule, VoteComparison
 from forethought.report.colours import COLOURS
 from forethought.report.figures import LEGEND, band, costs_along, count_percent, frame, save
+from votes_frontiers import PricedRule, VoteComparison
 
 LINES = {
     "uniform": (COLOURS[UNIFORM], "-"),

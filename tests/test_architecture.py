@@ -144,6 +144,14 @@ def test_every_module_has_its_place_in_the_order() -> None:
     assert {_noun(path) for path in _modules()} == set(RANK)
 
 
+def test_the_document_shows_the_same_order() -> None:
+    page = PACKAGE.parents[1] / "docs" / "architecture.md"
+    if not page.is_file():
+        pytest.skip("the documents are not here")
+    table = page.read_text("utf-8").partition("| package |")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == [name for name in ORDER if name[0] != "_"]
+
+
 def test_no_file_is_long() -> None:
     num_lines = {path.relative_to(PACKAGE).as_posix(): len(path.read_text("utf-8").splitlines()) for path in _modules()}
     too_long = {file: number for file, number in num_lines.items() if number >= LONG}

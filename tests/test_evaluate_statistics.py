@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from evaluation_data import profile
 from forethought.core.data import Curves
 from forethought.core.menu import Menu
-from forethought.errors import InvalidInputError, UnknownNameError
+from forethought.errors import InvalidInputError
 from forethought.evaluation import compare_live
 from forethought.evaluation.bootstrap import estimate, ratio, resampled_means
 from forethought.evaluation.calibration import calibrate
@@ -177,7 +177,6 @@ LIVE_REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], type[Exception]]] 
     "not a verdict": ({"a": ([2], [1], [1])}, {}, InvalidInputError),
     "NaN": ({"a": ([math.nan], [1], [1])}, {}, InvalidInputError),
     "endless tokens": ({"a": ([1], [1], [math.inf])}, {}, InvalidInputError),
-    "unknown baseline": ({"a": ([1], [1], [1])}, {"baselines": ["b"]}, UnknownNameError),
 }
 
 

@@ -11,16 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+pytest.importorskip("votes_replay", reason="the published rules are in benchmarks/, which is not here")
+
 from forethought.control.waves import Drawing, WavePolicy, choose, plan_options, price_for, start
 from forethought.core.codec import UnfitError, encode
 from forethought.core.stopping import Standing
 from forethought.core.votes import tally
 from forethought.errors import InvalidInputError
-from forethought.evaluation.blending import blend_asc
-from forethought.evaluation.stopping import AdaptiveConsistency, EarlyStopping, FixedSamples, lead_certainty
-from forethought.evaluation.vote_frontiers import PricedRule, choose_settings, compare_rules
-from forethought.evaluation.vote_replay import FrozenDraws, replay, replayed, standing_at
+from forethought.evaluation.vote_replay import FrozenDraws
 from forethought.predictors.parts.wave_table import DEAREST, PRICES, WaveTable, learn_waves
+from votes_blending import blend_asc
+from votes_frontiers import PricedRule, choose_settings, compare_rules
+from votes_replay import replay, replayed, standing_at
+from votes_stopping import AdaptiveConsistency, EarlyStopping, FixedSamples, lead_certainty
 
 MOST = 6
 GROUPS = st.lists(st.integers(-1, 3), min_size=1, max_size=10)

@@ -64,7 +64,7 @@ class Batch:
         """Some of its queries, in the units of all."""
         num_queries = len(curves.query_ids)
         if self.is_shared:
-            costs = Costs(num_queries, self.unit, self.menu.budgets_B // int(self.unit))
+            costs = Costs(num_queries, self.unit, self.menu.units_B)
         else:
             prices = self.menu.price_2_B if self.cost is Cost.USD else None
             prompts = curves.input_Q_B if self.cost is Cost.USD else None

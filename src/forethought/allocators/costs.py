@@ -53,10 +53,10 @@ class Costs:
         """
         num_queries = len(curves.query_ids)
         if cost is Cost.GRANTED:
-            unit = curves.menu.unit
-            if curves.menu.largest // unit * num_queries >= MOST_UNITS:
+            units_B = curves.menu.units_B
+            if int(units_B[-1]) * num_queries >= MOST_UNITS:
                 raise InvalidMenuError(f"budgets up to {curves.menu.largest} are too large for {num_queries} queries")
-            return cls(num_queries, float(unit), curves.menu.budgets_B // unit)
+            return cls(num_queries, float(curves.menu.unit), units_B)
         if cost is Cost.USD:
             _ = curves.select(slice(0)).usd_Q_B  # refuses what cannot be billed
             price_2_B = curves.menu.price_2_B

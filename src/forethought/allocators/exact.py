@@ -91,7 +91,7 @@ class ExactAllocator:
         """
         unit, menu = self.unit, problem.menu
         if unit is None:
-            if problem.cost is Cost.GRANTED and (np.diff(menu.budgets_B) == menu.unit).all():
+            if problem.cost is Cost.GRANTED and (np.diff(menu.units_B) == 1).all():
                 return 1
             token = _token(problem)
             affordable = max(most_steps * problem.costs.unit / QUICK_STEPS / token, FINEST_UNIT)

@@ -143,7 +143,7 @@ def divide_shares(
     if not math.isfinite(total):
         raise InvalidTotalError(f"the total is {total}; give a number of tokens, such as 48 for each query")
     head = passes(Share.head)[0]
-    batch, sample = _surveyed(passes, num_queries, _posed(head, total, Cost(cost), min_tokens, max_tokens))
+    batch, sample = _surveyed(passes, _posed(head, total, Cost(cost), min_tokens, max_tokens))
     margin, num_segments = _filled(passes, num_queries, batch, sample)
     left, notes = margin.left, tuple[str, ...]()
     if margin.blocked and left > 0:
@@ -171,7 +171,7 @@ def _posed(head: Curves, total: float, cost: Cost, min_tokens: int | None, max_t
     )
 
 
-def _surveyed(passes: Passes, num_queries: int, batch: Batch) -> tuple[Batch, Curves]:
+def _surveyed(passes: Passes, batch: Batch) -> tuple[Batch, Curves]:
     """The batch with its unit, and a sample of its queries; refuses curves that cannot be true."""
     found = [one for each in passes(Share.survey, batch) for one in each]
     is_rising = batch.cost is Cost.SPENT and all(each.is_ordered for each in found)

@@ -65,7 +65,6 @@ class Opened:
         has_states: whether it shows hidden states.
         has_templates: whether it can ask its model with another template.
         answer_room: see `RoomEngine`; 0 without it.
-        is_counting: whether it keeps counters.
         host, pid: where it is.
         version: of this package, there.
     """
@@ -74,7 +73,6 @@ class Opened:
     has_states: bool
     has_templates: bool
     answer_room: int
-    is_counting: bool
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     version: str = __version__
@@ -139,7 +137,6 @@ class EngineWorker:
             isinstance(engine, HiddenStateEngine),
             isinstance(engine, TemplateEngine),
             engine.answer_room if isinstance(engine, RoomEngine) else 0,
-            isinstance(engine, CountingEngine),
         )
 
     def join(self, keeping: Keeping) -> int:

@@ -167,7 +167,7 @@ def run_inputs(settings: RunSettings, *, is_open: bool = False) -> tuple[Predict
     return predictor, queries, judge
 
 
-def plan_file_inputs(settings: RunPlanSettings, *, is_open: bool = False) -> tuple[Plan, Judge, EngineSettings]:
+def plan_file_inputs(settings: RunPlanSettings) -> tuple[Plan, Judge, EngineSettings]:
     """The plan of a file, its grader and its engine; raises every error that can be detected in advance."""
     made = Plan.load(settings.plan_file)
     if made.waves and settings.worker:
@@ -184,11 +184,10 @@ def plan_file_inputs(settings: RunPlanSettings, *, is_open: bool = False) -> tup
             f"make the plan again: {MAKE}"
         )
     asked = engine_for(made.card, settings.engine, settings.template)
-    if not is_open:
-        check(plan_model(settings, made), asked)
-        found = prompting(plan_model(settings, made), asked)
-        info = EngineInfo("", made.card.model or "", template=found.template.name)
-        made.check(replace(info, template_hash=found.template.hash) if found.is_settled else info)
+    check(plan_model(settings, made), asked)
+    found = prompting(plan_model(settings, made), asked)
+    info = EngineInfo("", made.card.model or "", template=found.template.name)
+    made.check(replace(info, template_hash=found.template.hash) if found.is_settled else info)
     RunDirectory.check(folder, kind="run", provenance=plan_provenance(made, judge))
     return made, judge, asked
 

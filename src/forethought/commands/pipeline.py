@@ -283,7 +283,6 @@ def run(
 def run_plan(
     settings: RunPlanSettings,
     *,
-    engine: Engine | None = None,
     report: Report = silent,
     progress: Progress = quiet,
     prices: Prices = UNPRICED,
@@ -292,19 +291,18 @@ def run_plan(
 
     Args:
         settings: `plan_file`, where to keep the run, its grader and engine.
-        engine: an engine already open, else the plan's model is opened.
         report: called with each answer once it is on disk.
         progress: called with what is being done, steps done and steps in all.
         prices: of tokens, for a hard cap in money.
     """
-    made, judge, asked = plan_file_inputs(settings, is_open=engine is not None)
+    made, judge, asked = plan_file_inputs(settings)
     for note in made.notes:
         logger.warning("note: %s", note)
     model, cap_Q = plan_model(settings, made), made.largest_Q
-    _, room = room_of(model, asked, made.queries, made.menu, engine)
+    _, room = room_of(model, asked, made.queries, made.menu)
     room.check_asked(asked.context_tokens, int(cap_Q.max()))
     needed = upper_bound(room.template, made.queries, int(cap_Q.max()))
-    with _opened(engine, settings, model, asked, needed, progress) as (running, worker):
+    with _opened(None, settings, model, asked, needed, progress) as (running, worker):
         made.check(running.info)
         check_menu(running, made.menu)
         if made.others and not made.menu.is_named:

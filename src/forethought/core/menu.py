@@ -239,6 +239,11 @@ class Menu(Shown):
         return int(np.gcd.reduce(self.budgets_B))
 
     @property
+    def units_B(self) -> IntArray:
+        """The caps in whole `unit`s, shape (B,)."""
+        return self.budgets_B // self.unit
+
+    @property
     def width_B(self) -> NDArray[np.float64]:
         """Share of the range of tokens of each option in a mean over costs, shape (B,), summing to 1.
 

@@ -1,15 +1,11 @@
-"""How a vote stands while its samples are drawn, and what decides whether another one is drawn.
-
-A rule is a pure function of what it is shown, so that a replay of frozen samples decides what a run would. It is shown
-whole arrays: one query is an array without axes, and all queries of a batch are decided in one call.
-"""
+"""How a vote stands while its samples are drawn: of one query an array without axes, or of all queries of a batch."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 
@@ -45,16 +41,3 @@ class Standing:
         while streak < len(groups) and groups[-1 - streak] == groups[-1] >= 0:
             streak += 1
         return cls(*(np.array(each) for each in (len(groups), top, second, streak)))
-
-
-class StoppingRule(Protocol):
-    """Says how many more samples to draw."""
-
-    @property
-    def most(self) -> int:
-        """Samples of a query, at most."""
-        ...
-
-    def draw(self, standing: Standing) -> IntArray:
-        """Samples to draw before the rule is asked again, in the shape of `standing`; 0 to stop."""
-        ...

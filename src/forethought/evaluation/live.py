@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..core.data import FloatArray
-from ..core.registry import unknown_name_message
 from ..core.showing import Shown
 from ..core.terms import usd_words
-from ..errors import InvalidInputError, UnknownNameError
+from ..errors import InvalidInputError
 from .bootstrap import estimate, resampled_means
 from .policies import BLIND, UNIFORM
 from .results import Estimate, Result
@@ -89,13 +88,12 @@ class LiveComparison(Result, Shown):
 def compare_live(
     outcomes: Mapping[str, Sequence[Any]],
     *,
-    baselines: Sequence[str] | None = None,
     num_resamples: int = 2000,
     seed: int = 0,
     simulated: bool = False,
     provenance: Mapping[str, Any] | None = None,
 ) -> LiveComparison:
-    """Compares policies that were run on the same questions.
+    """Compares policies that were run on the same questions with uniform and blind; with the first if neither is there.
 
     A live run has one budget per question and policy, so there is no frontier to compare on at equal tokens: both costs
     stand beside each difference, and the sentence says so when they are not equal.
@@ -109,8 +107,6 @@ def compare_live(
         outcomes: policy -> (right_Q, granted_Q, spent_Q), or (right_Q, granted_Q, spent_Q, usd_Q): right or wrong, or
             the share of traces right, in [0, 1]; the cap, or None for all of named options; the tokens generated; the
             bill. The same questions in the same order for every policy.
-        baselines: policies to compare the others with; by default those of uniform and blind that are there, or the
-            first policy where neither is.
         num_resamples: bootstrap resamples.
         seed: of the bootstrap.
         simulated: whether the outcomes come from a simulation or a replay.
@@ -118,11 +114,7 @@ def compare_live(
     """
     arrays = _arrays(outcomes)
     names = list(arrays)
-    if baselines is None:
-        baselines = [name for name in (UNIFORM, BLIND) if name in arrays] or names[:1]
-    for name in baselines:
-        if name not in arrays:
-            raise UnknownNameError(unknown_name_message("policy", name, names))
+    baselines = [name for name in (UNIFORM, BLIND) if name in arrays] or names[:1]
     right_Q_P, *cost_3_Q_P = (
         None if any(column is None for column in columns) else np.stack(columns, axis=1)
         for columns in zip(*arrays.values(), strict=True)
@@ -182,10 +174,10 @@ def compare_live(
     )
 
 
-def accuracy_of(right_Q: FloatArray, *, num_resamples: int = 2000, seed: int = 0) -> Estimate:
+def accuracy_of(right_Q: FloatArray) -> Estimate:
     """The share right of some questions, with the interval that `compare_live` gives it."""
     zeros_Q = np.zeros(len(right_Q))
-    return compare_live({"": (right_Q, zeros_Q, zeros_Q)}, num_resamples=num_resamples, seed=seed).policies[0].accuracy
+    return compare_live({"": (right_Q, zeros_Q, zeros_Q)}).policies[0].accuracy
 
 
 def _paired(values_Q_P: FloatArray, pairs: Sequence[tuple[int, int]]) -> FloatArray:

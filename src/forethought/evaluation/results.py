@@ -167,14 +167,6 @@ class Saving(Result):
     ratio: Estimate
     reached: float
 
-    @property
-    def used(self) -> float:
-        """What forethought really used, counted by this cost."""
-        if self.cost is not Cost.USD:
-            return self.tokens
-        assert self.usd is not None
-        return self.usd
-
 
 @dataclass(frozen=True, slots=True)
 class Loss(Result):

@@ -26,10 +26,6 @@ class TextPredictor(EstimatorBase):
 
     Args:
         seed: of the randomised decomposition of the words, and of the waves.
-
-    Attributes:
-        left_out_p_Q_B_: leave-one-out predictions for the rows fitted on that had a trace; the words' directions saw
-            all rows' texts, never their counts. None after loading.
     """
 
     takes = ("seed",)
@@ -55,11 +51,6 @@ class TextPredictor(EstimatorBase):
         problem = RidgeProblem(self._vectors(features.questions), counts.weight_Q, is_scaled=True)
         self._curves = LinearCurves.fit(problem, counts)
         return self
-
-    @property
-    def left_out_p_Q_B_(self) -> FloatArray | None:
-        """See the class."""
-        return self._curves.left_out_p_Q_B
 
     def _vectors(self, texts: Sequence[str]) -> FloatArray:
         """Counts, words and waves of each text, shape (Q, N)."""

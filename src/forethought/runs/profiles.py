@@ -36,7 +36,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-def from_run(run: RunDirectory, queries: Sequence[Query], *, layers: Sequence[int] | None = None) -> Profile:
+def from_run(run: RunDirectory, queries: Sequence[Query]) -> Profile:
     """Counts right, tried and tokens at every cap from the records of a profile run, which are read once.
 
     Queries without a finished trace are left out, and so are traces without a grade (how many is logged). Hidden
@@ -45,7 +45,6 @@ def from_run(run: RunDirectory, queries: Sequence[Query], *, layers: Sequence[in
     Args:
         run: the run directory.
         queries: its queries, in the order the profile shall have.
-        layers: keep only these layers' hidden states; None keeps all that were recorded.
     """
     menu, made, row_of = run.menu, run.header.provenance, {query.id: row for row, query in enumerate(queries)}
     found = Draws(menu, made, len(queries)) if menu.is_named else _Found(menu, len(queries))
@@ -65,7 +64,7 @@ def from_run(run: RunDirectory, queries: Sequence[Query], *, layers: Sequence[in
     _report(run, found.num_traces, reasons, sorted(ungraded, key=row_of.__getitem__))
     rows, measured = found.counted()
     kept = [queries[row] for row in rows]
-    wanted, hidden_Q_L_D = _hidden(run, [query.id for query in kept], layers)
+    wanted, hidden_Q_L_D = _hidden(run, [query.id for query in kept])
     return Profile(
         query_ids=tuple(query.id for query in kept),
         **measured,
@@ -169,25 +168,21 @@ def _report(run: RunDirectory, num_traces: int, reasons: Reasons, ungraded: Sequ
         )
 
 
-def _hidden(
-    run: RunDirectory, query_ids: Sequence[str], layers: Sequence[int] | None
-) -> tuple[tuple[int, ...], FloatArray | None]:
+def _hidden(run: RunDirectory, query_ids: Sequence[str]) -> tuple[tuple[int, ...], FloatArray | None]:
     """Hidden states of every query in their order, read chunk by chunk; nothing where one has none."""
     recorded, held = run.hidden_chunks()
-    wanted = tuple(recorded if layers is None else layers)
+    layers = tuple(recorded)
     row_of = {query_id: row for row, query_id in enumerate(query_ids)}
     if not set(row_of) <= {query_id for chunk in held for query_id in chunk.query_ids} or not held:
         return (), None
-    if missing := [layer for layer in wanted if layer not in recorded]:
-        raise RunError(f"layers {missing} were not recorded; recorded are {list(recorded)}")
-    hidden_Q_L_D = np.empty((len(query_ids), len(wanted), held[0].width), dtype=np.float16)
+    hidden_Q_L_D = np.empty((len(query_ids), len(layers), held[0].width), dtype=np.float16)
     for chunk in held:
         known = [(place, row_of[query_id]) for place, query_id in enumerate(chunk.query_ids) if query_id in row_of]
         if known:
-            columns = [chunk.layers.index(layer) for layer in wanted]
+            columns = [chunk.layers.index(layer) for layer in layers]
             places, rows = (list(each) for each in zip(*known, strict=True))
             hidden_Q_L_D[rows] = chunk.read()[places][:, columns]
-    return wanted, hidden_Q_L_D
+    return layers, hidden_Q_L_D
 
 
 # What two profiles must share to be counted together; the rest of a provenance may differ.

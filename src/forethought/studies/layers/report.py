@@ -100,12 +100,12 @@ def verdict_lines(result: LayerStudy, verdict: Verdict) -> Iterator[str]:
 def pooling_lines(result: LayerStudy) -> Iterator[str]:
     """The two poolings compared; nothing where one was studied."""
     if (found := result.mean_less_last) is not None:
-        words = _better_or_worse(found, better="is better than", worse="is worse than")
+        words = _better_or_worse(found)
         yield f"The best layer of the mean {words} that of the last token: log loss {_difference(found)}."
 
 
 def _contrast_words(each: Contrast) -> str:
-    words = _better_or_worse(each.log_loss, better="is better than", worse="is worse than")
+    words = _better_or_worse(each.log_loss)
     ours, others = layers_words(each.layers), layers_words(each.other_layers)
     name = f"{each.name[0].upper()}{each.name[1:]}"
     return (
@@ -143,9 +143,10 @@ def _claim_words(verdict: Verdict) -> str:
     )
 
 
-def _better_or_worse(less: Estimate, *, better: str, worse: str) -> str:
+def _better_or_worse(less: Estimate) -> str:
     """What a difference of log losses says of the first."""
-    return better if less.high < 0.0 else worse if less.low > 0.0 else "is not clearly better or worse than"
+    better = "better" if less.high < 0.0 else "worse" if less.low > 0.0 else "not clearly better or worse"
+    return f"is {better} than"
 
 
 def _difference(found: Estimate) -> str:

@@ -1,6 +1,6 @@
 """Published rules of when to stop drawing samples for a vote, to compare with.
 
-A rule that spends a fixed number on all questions at once, Blend-ASC, is in `blending.py`.
+A rule that spends a fixed number on all questions at once, Blend-ASC, is in `votes_blending.py`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from math import comb
 
 import numpy as np
 
-from ..core.data import FloatArray, IntArray
-from ..core.stopping import Standing
+from forethought.core.data import FloatArray, IntArray
+from forethought.core.stopping import Standing
 
 THRESHOLD = 0.95  # of Adaptive-Consistency, as published
 

@@ -7,9 +7,10 @@ from math import comb
 
 import numpy as np
 
-from ..core.data import FloatArray, IntArray
-from .stopping import lead_certainty
-from .vote_replay import FrozenDraws, Replayed, replayed, standing_at
+from forethought.core.data import FloatArray, IntArray
+from forethought.evaluation.vote_replay import FrozenDraws
+from votes_replay import Replayed, replayed, standing_at
+from votes_stopping import lead_certainty
 
 PARTS = 100  # batches in which the samples are handed out
 

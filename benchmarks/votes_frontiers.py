@@ -13,13 +13,13 @@ from typing import Self
 
 import numpy as np
 
-from ..core.data import FloatArray, IntArray
-from ..errors import InvalidInputError
-from .bootstrap import estimate, resampled_means
-from .frontier import Frontier
-from .levels import token_weights
-from .results import Estimate, Result
-from .vote_replay import Replayed
+from forethought.core.data import FloatArray, IntArray
+from forethought.errors import InvalidInputError
+from forethought.evaluation.bootstrap import estimate, resampled_means
+from forethought.evaluation.frontier import Frontier
+from forethought.evaluation.levels import token_weights
+from forethought.evaluation.results import Estimate, Result
+from votes_replay import Replayed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
