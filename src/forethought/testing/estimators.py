@@ -121,7 +121,7 @@ class EstimatorContract:
     def test_it_reads_no_more_than_it_says(self, make_estimator: Made) -> None:
         """With the parts of the features that `reads` names, and no others, it predicts the same."""
         estimator, read = _whole(make_estimator()), features()
-        unread = {field: None for kind, field in FIELDS.items() if kind not in estimator.reads}
+        unread: dict[str, Any] = {field: None for kind, field in FIELDS.items() if kind not in estimator.reads}
         own = replace(read, **unread)
         found, wanted = estimator.fit(own, counts(read)).predict(own), _predicted(make_estimator, read, counts(read))
         expect(all(map(np.array_equal, found, wanted)), f"it reads more than it says: {', '.join(estimator.reads)}")
