@@ -156,6 +156,8 @@ def run_inputs(settings: RunSettings, *, is_open: bool = False) -> tuple[Predict
                 else None,
             ]
         )
+    if (own := settings.plan.allocator) in settings.compare:
+        raise InvalidSettingsError(f"--compare {own}: it is the run's own allocator; leave it out")
     for name in settings.compare:
         terms_of(settings.plan).open(name)
     refuse_without_texts(queries, settings.plan.questions)

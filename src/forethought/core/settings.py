@@ -348,9 +348,6 @@ class RunSettings:
                 if self.hard_total and self.hard_cap
                 else None,
                 *hard_cap_problems(self.hard_cap or self.hard_total, self.worker, self.compare),
-                f"--compare {self.plan.allocator}: it is the run's own allocator; leave it out"
-                if self.plan.allocator in self.compare
-                else None,
                 "--waves decides for all questions together: leave --worker and --compare out"
                 if self.plan.waves and (self.worker or self.compare)
                 else None,
