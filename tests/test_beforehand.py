@@ -70,6 +70,7 @@ DRY = {
     "run: allocator's option": ([*RUN, "--allocator", "exact", "--allocator-option", "unt=1"], ["'unit'"]),
     "run: value of an option": ([*RUN, "--allocator", "exact", "--allocator-option", "unit=-1"], ["-1", "unit=1"]),
     "run: option of none": ([*RUN, "--allocator-option", "unit=1"], ["'envelope' takes no options", "'unit'"]),
+    "run: compared with itself": ([*RUN, "--compare", "envelope"], ["--compare envelope", "the run's own allocator"]),
     "run: compared": ([*RUN, "--compare", "unifrm"], ["'uniform'"]),
     "run: grader's option": ([*RUN, "--grader-option", "a=1"], ["'number' takes no options"]),
     "run: unreadable": ([*RUN[:2], "x.jsonl", *RUN[3:]], ["'x+1'", "row 1"]),

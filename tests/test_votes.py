@@ -6,6 +6,8 @@ import asyncio
 import itertools
 import json
 import math
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,11 @@ from command_line import json_caller, write_sums
 from forethought.control.answers import abstained_words
 from forethought.control.learning_votes import with_votes
 from forethought.control.voting import Gathering
-from forethought.core.data import Generation, Logprobs, Query, StopReason
+from forethought.core.data import Generation, Logprobs, Query, Request, StopReason
 from forethought.core.menu import Menu
 from forethought.core.options import Option
 from forethought.core.profile import UNTRIED, Profile
+from forethought.core.protocols import Engine
 from forethought.core.provenance import Provenance
 from forethought.core.records import Record
 from forethought.core.votes import ABSTAINS, MOST_SUBSETS, Voting, chance_right, tally, weighted_chance_right
@@ -374,6 +377,43 @@ def test_waves_draw_another_sample_only_where_it_is_worth_it(predictor: ft.Predi
     assert [done for what, done, _ in told if what == "answer"] == list(range(1, len(QUESTIONS) + 1))
     assert answers.counts["spent_tokens"] <= 220 * len(QUESTIONS) * 1.1
     assert list(ft.Answers.load(tmp_path / "run")) == list(answers)
+
+
+class Stumbling:
+    """Fails each third sample, and counts what that took: a share of what it would have taken."""
+
+    def __init__(self, inner: Engine, share: float) -> None:
+        self.inner, self.share, self.info, self.num, self.lost = inner, share, inner.info, 0, 0
+
+    async def generate(self, requests: Iterable[Request]) -> AsyncIterator[Generation]:
+        async for done in self.inner.generate(requests):
+            self.num += 1
+            if self.num % 3:
+                yield done
+                continue
+            outcome = done.at(done.budget)
+            assert outcome is not None
+            self.lost += round(self.share * (outcome.tokens or 0))
+            nothing = {"reasoning": "", "answer": "", "reasoning_tokens": 0, "answer_tokens": 0, "probes": ()}
+            yield replace(done, stop_reason=StopReason.ERROR, error="the server stumbled", **nothing)
+
+    def counted(self) -> dict[str, int]:
+        return {"discarded_tokens": self.lost}
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def test_samples_that_failed_take_of_the_total_of_waves_what_they_used(predictor: ft.Predictor, tmp_path: Path) -> None:
+    plan = ft.plan(predictor, QUESTIONS, mean_tokens=180, cost="spent", waves=True)
+    total, spent = 180 * len(QUESTIONS), {}
+    for share in (0.0, 1.0):
+        with ft.open_engine("fake") as inner:
+            engine = Stumbling(inner, share)
+            spent[share] = plan.run(engine, progress=False).counts["spent_tokens"]
+            assert plan.run(engine, out=tmp_path / f"run-{share}", progress=False)  # counts since this began
+            assert spent[share] + engine.lost / 2 <= total * 1.1
+    assert spent[0.0] > total * 0.85 > spent[1.0] * 1.1
 
 
 def test_an_answer_of_waves_is_written_once_its_question_gets_no_further_sample(
