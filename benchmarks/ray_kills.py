@@ -150,8 +150,10 @@ def main() -> None:
     asked = parser.parse_args()
     rng, load = random.Random(asked.seed), os.getloadavg()[0]
     host = RayHost("local", num_workers=NUM_WORKERS)
+    import ray  # once the host has set how it is started
+
     slow = ["--engine-option", f"tokens_per_second={TOKENS_PER_SECOND}"]
-    on_ray = ["--ray", host.address, "--workers", str(NUM_WORKERS)]
+    on_ray = ["--ray", ray.get_runtime_context().gcs_address, "--workers", str(NUM_WORKERS)]
     with TemporaryDirectory() as name:
         folder = Path(name)
         write_questions(folder / "q.jsonl", asked.questions)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol, Self, TypeVar
 
 import numpy as np
 
 from forethought.core.data import FloatArray, IntArray
-from forethought.core.stopping import Standing
 from forethought.errors import InvalidInputError
 from forethought.evaluation.vote_replay import FrozenDraws
+from votes_stopping import Shown
 
 Values = TypeVar("Values", FloatArray, IntArray)
 
@@ -28,7 +29,7 @@ class StoppingRule(Protocol):
         """Samples of a query, at most."""
         ...
 
-    def draw(self, standing: Standing) -> IntArray:
+    def draw(self, standing: Shown) -> IntArray:
         """Samples to draw before the rule is asked again, in the shape of `standing`; 0 to stop."""
         ...
 
@@ -74,12 +75,21 @@ def replay(draws: FrozenDraws, rule: StoppingRule) -> Replayed:
             raise InvalidInputError(f"the rule wants {num_Q_R.max()} samples, of {draws.num_samples} that were drawn")
 
 
-def standing_at(draws: FrozenDraws, num_Q_R: IntArray) -> Standing:
+def standing_at(draws: FrozenDraws, num_Q_R: IntArray) -> Shown:
     """How votes stand after a number of samples of each query in each order, shape (Q, R)."""
     every = draws.standing_Q_R_N
-    names = ("num_drawn", "top", "second", "streak")
-    found = (every.num_drawn, every.top, every.second, every.streak)
-    return Standing(**{name: _at(values, num_Q_R) for name, values in zip(names, found, strict=True)})
+    return Shown(*(_at(values, num_Q_R) for values in (every.num_drawn, every.top, every.second, streaks(draws))))
+
+
+@lru_cache(maxsize=4)
+def streaks(draws: FrozenDraws) -> IntArray:
+    """`Shown.streak` after 0, 1, … N samples, shape (Q, R, N + 1)."""
+    shown = np.take_along_axis(draws.group_Q_T[:, None], draws.order_Q_R_N, axis=2)
+    found = np.zeros((*shown.shape[:2], draws.num_samples + 1), dtype=np.int64)
+    for number in range(draws.num_samples):
+        now, before = shown[:, :, number], shown[:, :, max(number - 1, 0)]
+        found[:, :, number + 1] = np.where(now < 0, 0, np.where(now == before, found[:, :, number] + 1, 1))
+    return found
 
 
 def replayed(draws: FrozenDraws, num_Q_R: IntArray) -> Replayed:

@@ -5,9 +5,12 @@ A rule that spends a fixed number on all questions at once, Blend-ASC, is in `vo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from math import comb
+from typing import Self
 
 import numpy as np
 
@@ -15,6 +18,25 @@ from forethought.core.data import FloatArray, IntArray
 from forethought.core.stopping import Standing
 
 THRESHOLD = 0.95  # of Adaptive-Consistency, as published
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown(Standing):
+    """What a published rule is shown.
+
+    Attributes:
+        streak: the latest samples that all gave the same answer; 0 where the last one abstained.
+    """
+
+    streak: IntArray
+
+    @classmethod
+    def of(cls, groups: Sequence[int]) -> Self:
+        """See `Standing.of`."""
+        found, streak = Standing.of(groups), 0
+        for before, group in pairwise([None, *groups]):
+            streak = 0 if group < 0 else streak + 1 if group == before else 1
+        return cls(found.num_drawn, found.top, found.second, np.array(streak))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +85,7 @@ class EarlyStopping:
     most: int
     window: int
 
-    def draw(self, standing: Standing) -> IntArray:
+    def draw(self, standing: Shown) -> IntArray:
         """The next window, or none."""
         is_agreed = (standing.num_drawn > 0) & (standing.streak >= self.window)
         left = np.maximum(self.most - standing.num_drawn, 0)

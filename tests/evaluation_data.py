@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from forethought.control.predictions import metadata_of, table_of
 from forethought.core.data import Curves, Query
 from forethought.core.menu import Menu
 from forethought.core.options import Option, Price
@@ -32,6 +36,12 @@ def profile(num_right_Q_B: Any, num_tried_Q: Any, tokens_Q_B: Any, *, window: in
         reasoning_Q_B=tokens,
         provenance=Provenance.from_json(info),
     )
+
+
+def write_predictions(path: Path, curves: Curves) -> None:
+    """A file of predictions, as of a program that writes them itself."""
+    table = table_of(curves, pa.array(curves.query_ids, pa.string()))
+    pq.write_table(table.replace_schema_metadata(metadata_of(curves.menu)), path, row_group_size=1 << 16)
 
 
 def synthetic(

@@ -70,6 +70,7 @@ DRY = {
     "run: allocator's option": ([*RUN, "--allocator", "exact", "--allocator-option", "unt=1"], ["'unit'"]),
     "run: value of an option": ([*RUN, "--allocator", "exact", "--allocator-option", "unit=-1"], ["-1", "unit=1"]),
     "run: option of none": ([*RUN, "--allocator-option", "unit=1"], ["'envelope' takes no options", "'unit'"]),
+    "run: compared with itself": ([*RUN, "--compare", "envelope"], ["--compare envelope", "the run's own allocator"]),
     "run: compared": ([*RUN, "--compare", "unifrm"], ["'uniform'"]),
     "run: grader's option": ([*RUN, "--grader-option", "a=1"], ["'number' takes no options"]),
     "run: unreadable": ([*RUN[:2], "x.jsonl", *RUN[3:]], ["'x+1'", "row 1"]),
@@ -123,6 +124,14 @@ OTHERS = {
     ),
     "doctor: template": (["doctor", "--base-url", "http://127.0.0.1:1", "--template", "boxd"], ["'boxed'"]),
     "doctor: option": (["doctor", "--base-url", "http://127.0.0.1:1", "--engine-option", "nope=1"], ["'nope'"]),
+    "doctor: a level twice": (
+        ["doctor", "--base-url", "http://127.0.0.1:1", "--questions", "q.jsonl", "--levels", "low,high,low"],
+        ["--levels names a level twice"],
+    ),
+    "doctor: out is the questions": (
+        ["doctor", "--base-url", "http://127.0.0.1:1", "--questions", "q.jsonl", "--out", "q.jsonl"],
+        ["q.jsonl", "would be replaced"],
+    ),
     "doctor: questions": (
         ["doctor", "--base-url", "http://127.0.0.1:1", "--questions", "no.jsonl"],
         ["no.jsonl"],

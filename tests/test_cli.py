@@ -12,6 +12,9 @@ import pytest
 
 from command_line import Call, write_questions
 from forethought.control.sources import open_profile
+from forethought.core import registry
+from forethought.errors import ModelFileError
+from forethought.models import locating
 from forethought.runs.profiles import write_parquet
 
 
@@ -402,6 +405,7 @@ USAGE = {
     "not a number": (["profile", "fake", "q.jsonl", "--traces", "four"], "'four' is not a whole number"),
     "not a number, though a float": (["run", "a", "b", "--mean-tokens", "nan"], "'nan' is not a number"),
     "budgets that are no numbers": (["layers", "runs/x", "--mean-tokens", "48,many"], "'many' is not a number"),
+    "a list without one of its values": (["evaluate", "x", "--samples", "1,,2"], "--samples: '1,,2' lacks a value"),
     "no such cost": (["plan", "a", "b", "--mean-tokens", "64", "--cost", "spend"], "'granted'"),
     "a total without its flag": (["plan", "a", "b", "64"], "A total is given as --mean-tokens 64"),
     "an address without its flag": (["doctor", "localhost:8000"], "--base-url http://localhost:8000/v1"),
@@ -527,6 +531,29 @@ def test_help_shows_the_flags_that_matter_and_help_all_every_one(call: Call) -> 
         assert (said.code, words in said.err) == (2, True), said.err
     unknown = call("plan", "r", "q", "--mean-tokes", 3)
     assert (unknown.code, "'--mean-tokens'" in unknown.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "args", [("show", "a\nb"), ("evaluate", "a\nb"), ("grade", "a\nb"), ("layers", "a\nb"), ("import", "a\nb")]
+)
+def test_an_error_is_one_line_also_where_a_name_has_two(call: Call, args: tuple[str, ...]) -> None:
+    said = call(*args)
+    assert said.code == 1
+    assert len(said.err.splitlines()) == 1, said.err
+    assert r"a\nb" in said.err
+
+
+def test_a_model_that_the_hub_does_not_give_is_refused_before_an_engine_is_imported(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str, *_: object) -> Path:
+        raise ModelFileError(f"{name}: the hub does not have it")
+
+    monkeypatch.setattr(locating, "_download", refuse)
+    monkeypatch.setitem(registry.BUILTIN["engines"], "transformers", "no.such.module:Engine")
+    said = call("profile", "no/such", "gsm8k-demo", "--engine", "transformers")
+    assert said.code == 1
+    assert said.err.splitlines()[-1] == "error: no/such: the hub does not have it"
 
 
 def test_show_tells_a_run_on_one_page_and_ls_lists_the_newest_first(call: Call, trained: str, tmp_path: Path) -> None:

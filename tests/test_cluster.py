@@ -417,6 +417,26 @@ def test_a_stream_that_nobody_listens_to_any_more_leaves_no_trace_behind(folder:
     assert len(host.workers) > 2
 
 
+def test_a_stream_whose_answers_nobody_takes_holds_no_other_up(on_workers: Open) -> None:
+    engine, host = on_workers(2)
+
+    async def within_another() -> tuple[list[str], list[str]]:
+        outer, inner = [], []
+        async for each in engine.generate(asked(20)):
+            outer.append(each.query_id)
+            if len(outer) in (1, 20):
+                inner += [other.query_id async for other in engine.generate(asked(5))]
+        return outer, inner
+
+    async def within_patience() -> tuple[list[str], list[str]]:
+        return await asyncio.wait_for(within_another(), 30.0)
+
+    outer, inner = asyncio.run(within_patience())
+    assert sorted(outer) == sorted(f"q{row}" for row in range(20))
+    assert sorted(inner) == sorted([f"q{row}" for row in range(5)] * 2)
+    assert len(host.workers) == 2, "none was dropped"
+
+
 @pytest.mark.slow
 class TestContract(EngineContract):
     @pytest.fixture(scope="class")

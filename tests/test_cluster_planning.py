@@ -14,11 +14,12 @@ import pytest
 
 import forethought as ft
 from command_line import write_questions
+from evaluation_data import write_predictions
 from forethought.cluster import planning
 from forethought.cluster.hosts import WorkerLostError
 from forethought.cluster.planning import FolderWorker, host_for, num_bytes, plan_on, predict_on
 from forethought.control.large import plan_folder
-from forethought.control.predictions import Predictions, write_predictions
+from forethought.control.predictions import Predictions
 from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
 from forethought.core.prompts import load_template

@@ -94,6 +94,11 @@ def test_sizes_of_models(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert num_parameters(str(tmp_path)) == KNOWN["qwen2.5-coder-1.5b"]
     assert num_parameters("some/where") is None
+    for odd in ({**config, "num_attention_heads": 0}, {**config, "hidden_size": float("inf")}):
+        (tmp_path / "config.json").write_text(json.dumps(odd))
+        assert num_parameters(str(tmp_path)) is None
+    (tmp_path / "config.json").write_text("[" * 99_999)
+    assert num_parameters(str(tmp_path)) is None
     assert num_parameters(None) is None
 
 

@@ -258,6 +258,23 @@ def test_one_damage_of_each_kind_is_refused_with_the_file_and_hidden_from_nothin
         commands(folder)[opened]()
 
 
+TWICE = {
+    "run/run.json": ("show run", "evaluate run"),
+    "run/plan.json": ("show run", "evaluate run"),
+    "run/records.jsonl": ("show run", "evaluate run"),
+    "ridge/predictor.json": ("plan", "evaluate"),
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_a_key_that_stands_twice_is_refused_since_nobody_knows_which_is_meant(folder: Path, name: str) -> None:
+    path = folder / name
+    path.write_text(path.read_text("utf-8").replace("{", '{"schema": 2, "schema": 1, ', 1), "utf-8")
+    refused = refused_by(folder, *TWICE[name])
+    assert set(refused) == set(TWICE[name])
+    assert all(path.name in message and "'schema' occurs twice" in message for message in refused.values())
+
+
 def test_after_the_named_line_is_deleted_the_same_command_makes_it_again(folder: Path) -> None:
     path = folder / "profile/records.jsonl"
     before = sorted(path.read_text().splitlines())
@@ -340,6 +357,32 @@ def test_every_array_of_a_predictor_changed_is_refused_or_harmless(folder: Path,
         rewrite_weights(path, {each: array for each, array in whole.items() if each != name})
         with pytest.raises(ModelFileError, match=predictor):
             sources.open_predictor(str(path))
+
+
+IMPOSSIBLE: dict[str, tuple[str, Callable[[dict[str, Any], dict[str, Any]], None]]] = {
+    "chances below 0": ("mean", lambda settings, arrays: arrays.update(p=-1 - arrays["p"])),
+    "chances above 1": ("mean", lambda settings, arrays: arrays.update(p=2 + arrays["p"])),
+    "tokens below 0": ("mean", lambda settings, arrays: arrays.update(tokens=-1 - arrays["tokens"])),
+    "a strength below 0": ("history", lambda settings, arrays: settings.update(strength=-1)),
+    "a strength of words": ("history", lambda settings, arrays: settings.update(token_strength=["much"])),
+    "a vote of a column that is not there": ("history", lambda settings, arrays: settings.update(votes=[[9, 0, 2]])),
+    "a vote of no sample": ("history", lambda settings, arrays: settings.update(votes=[[1, 0, 0]])),
+    "a base beyond 1": ("history", lambda settings, arrays: arrays.update({"base.p": 2 + arrays["base.p"]})),
+}
+
+
+@pytest.mark.parametrize(("predictor", "change"), IMPOSSIBLE.values(), ids=IMPOSSIBLE.keys())
+def test_a_predictor_that_says_what_cannot_be_is_refused_when_it_is_loaded(
+    folder: Path, predictor: str, change: Callable[[dict[str, Any], dict[str, Any]], None]
+) -> None:
+    path = folder / predictor
+    pipeline.train(TrainSettings(run=str(folder / "profile"), predictor=predictor, out=str(path)))
+    arrays, content = load_file(path / "weights.safetensors"), json.loads((path / "predictor.json").read_text())
+    change(content["settings"], arrays)
+    (path / "predictor.json").write_text(json.dumps(content))
+    rewrite_weights(path, arrays)
+    with pytest.raises(ModelFileError, match="Train it again"):
+        sources.open_predictor(str(path))
 
 
 @pytest.mark.parametrize("change", ["backwards", "NaN", "cut", "whole numbers", "negative"])

@@ -29,7 +29,7 @@ from forethought.servers.replies import Chunks
 from forethought.servers.replies import Reply as ChatReply
 from forethought.servers.tokens import count_tokens
 from loopback import Asked, Reply, serving
-from toy_server import END, IDS, ToyServer, decode, encode, next_token, render
+from toy_server import END, IDS, TURN, ToyServer, decode, encode, next_token, render
 
 SAMPLING = Sampling(temperature=1.0)
 CONTEXT_TOKENS = 256
@@ -249,6 +249,15 @@ def test_without_logprobs_a_thought_is_counted_by_usage_and_not_probed():
         assert 0 < done.reasoning_tokens <= BUDGET
         probed = run(engine, [Request(QUERIES[0], BUDGET, 0, 3, (8,))])[QUERIES[0].id, 0]
     assert "token boundaries" in probed.error
+
+
+def test_without_logprobs_a_suffix_is_counted_by_the_prompt_behind_a_thought_that_was_cut():
+    template = replace(TEMPLATE, answer_suffix=f"\n{TURN}##{{")
+    with serving(ToyServer(shows_logprobs=False)) as url:
+        engine = engine_at(url, enforce="two-call", ids=False, template=template)
+        found = run(engine, [Request(query, 4, 0, 3) for query in QUERIES])
+    cut = [done.suffix_tokens for done in found.values() if done.stop_reason is StopReason.BUDGET]
+    assert set(cut) == {len(encode(template.answer_suffix))} == {5}
 
 
 @pytest.mark.parametrize("times", [1, 2], ids=["as-many", "twice-as-many"])

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import forethought as ft
+from evaluation_data import write_predictions
 from forethought.allocators import allocate
 from forethought.control.large import BUDGETS_KEY, predict_folder
-from forethought.control.predictions import Predictions, write_predictions
+from forethought.control.predictions import Predictions
 from forethought.core.data import Cost, Curves
 from forethought.core.features import Features
 from forethought.core.menu import Menu

@@ -335,8 +335,9 @@ def test_an_unknown_name_brings_a_suggestion_and_the_list():
         (lambda folder: write_index(folder), "outside of its folder, or none"),
         (lambda folder: (folder / "model.safetensors.index.json").write_text("[1]"), "not a readable index"),
         (lambda folder: (folder / "model.safetensors.index.json").write_text("{"), "not a readable index"),
+        (lambda folder: (folder / "model.safetensors.index.json").write_text("[" * 99_999), "not a readable index"),
     ],
-    ids=["config", "weights", "folder", "file", "shard", "escape", "empty index", "list", "broken index"],
+    ids=["config", "weights", "folder", "file", "shard", "escape", "empty index", "list", "broken index", "deep index"],
 )
 def test_a_folder_that_lacks_something_is_refused(folder, spoil, message):
     spoil(folder)

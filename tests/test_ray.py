@@ -45,6 +45,12 @@ NUM_KEPT = 15  # records after which the command is killed
 class Kept(RayHost):
     """A Ray that outlives the engines on it."""
 
+    @property
+    def address(self) -> str:
+        import ray  # which the host has started
+
+        return str(ray.get_runtime_context().gcs_address)
+
     def close(self) -> None:
         pass
 

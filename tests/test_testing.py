@@ -177,7 +177,95 @@ class Raises(strangers.Ends):
         return Grade.RIGHT if int(answer) == int(reference) else Grade.WRONG
 
 
+class Placed(strangers.Longer):
+    """Predicts by the place in the batch, by how often it was asked, by an earlier fit and by what it does not name."""
+
+    def fit(self, features: Any, counts: Any) -> Any:
+        self.num_fits_ = getattr(self, "num_fits_", 0) + 1
+        return super().fit(features, counts)
+
+    def predict(self, features: Any) -> tuple[Any, Any]:
+        self.num_asked_ = getattr(self, "num_asked_", 0) + 1
+        p_Q_B, tokens_Q_B = super().predict(features)
+        p_Q_B = p_Q_B / self.num_fits_ * (1 - 1e-9 * self.num_asked_)
+        p_Q_B[10:] /= 2
+        return p_Q_B + (1e-6 if features.ids is not None else 0), tokens_Q_B
+
+
+class Rewriter(strangers.Least):
+    """Writes into curves that it was handed, and expects more than all to be right."""
+
+    def solve(self, problem: Any) -> Solution:
+        for array in (problem.curves.tokens_Q_B, problem.curves.input_Q_B, problem.weight_Q):
+            if array is not None:
+                array += 1e-6
+        return replace(super().solve(problem), expected_accuracy=2.0)
+
+
+class Lopsided(strangers.Ends):
+    """Compares in one direction where a text is odd, raises beside long ones, and has another version each time."""
+
+    @property
+    def version(self) -> Any:
+        self.__dict__["asked"] = self.__dict__.get("asked", 0) + 1
+        return str(self.__dict__["asked"])
+
+    def read(self, answer: str) -> Any:
+        return answer.split() or None
+
+    def same(self, a: str, b: str) -> bool:
+        if len(a) > 100 > len(b):
+            raise ValueError("too long to compare")
+        return self.read(a) is not None and (a == b or (a, b) == ("4", "NaN"))
+
+
+class Stubborn(FakeEngine):
+    """Has one template whatever it is asked with, and counts what JSON has no names for."""
+
+    def with_template(self, template: Any) -> Any:
+        return self
+
+    def counted(self) -> Any:
+        return {"retries": {1: 2}}
+
+
+class Once(strangers.Parrot):
+    """Can be closed once."""
+
+    is_closed = False
+
+    def close(self) -> None:
+        if self.is_closed:
+            raise RuntimeError("it was closed before")
+        self.is_closed = True
+
+
 BROKEN = {
+    "by place, time, past and what is not named": (
+        lambda: check_estimator(Placed),
+        [
+            "in another order the queries are predicted otherwise",
+            "predicted otherwise the second time",
+            "an earlier fit shows",
+            "it reads more than it says: text",
+        ],
+    ),
+    "curves that are rewritten": (
+        lambda: check_allocator(Rewriter()),
+        ["it leaves the curves as they are: it changed tokens_Q_B", "expected_accuracy is 2.0"],
+    ),
+    "comparisons of odd texts": (
+        lambda: check_grader(Lopsided(), right=[("4", "4")]),
+        ["version is another one each time", "cannot be hashed", "judged alike: ValueError: too long to compare"],
+    ),
+    "one template": (
+        lambda: check_engine(lambda **given: Stubborn(**given, menu=Menu.evenly(8, BUDGET))),
+        ["another template is another engine: info of another template", "counted() as JSON"],
+    ),
+    "closed once": (
+        lambda: check_engine(lambda **given: Once("p", **given)),
+        ["closing twice does no harm: RuntimeError: it was closed before"],
+    ),
     "too many tokens": (
         lambda: check_engine(lambda **given: Generous("p", **given), draws=False),
         ["reasoning stays within the budget", "a smaller cap cuts the same trace"],

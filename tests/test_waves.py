@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from itertools import permutations
 
 import numpy as np
@@ -23,7 +23,7 @@ from forethought.predictors.parts.wave_table import DEAREST, PRICES, WaveTable, 
 from votes_blending import blend_asc
 from votes_frontiers import PricedRule, choose_settings, compare_rules
 from votes_replay import replay, replayed, standing_at
-from votes_stopping import AdaptiveConsistency, EarlyStopping, FixedSamples, lead_certainty
+from votes_stopping import AdaptiveConsistency, EarlyStopping, FixedSamples, Shown, lead_certainty
 
 MOST = 6
 GROUPS = st.lists(st.integers(-1, 3), min_size=1, max_size=10)
@@ -69,7 +69,7 @@ class TestStanding:
         ],
     )
     def test_of(self, groups, expected):
-        found = Standing.of(groups)
+        found = Shown.of(groups)
         assert (found.num_drawn, found.top, found.second, found.streak) == expected
 
     @given(st.lists(GROUPS, min_size=1, max_size=4))
@@ -77,13 +77,11 @@ class TestStanding:
         shortest = min(map(len, queries))
         group_Q_T = np.array([groups[:shortest] for groups in queries])
         draws = FrozenDraws.shuffled(group_Q_T, np.ones(group_Q_T.shape), num_orders=3, seed=0)
-        every = draws.standing_Q_R_N
-        for (query, order), _ in np.ndenumerate(every.top[:, :, 0]):
-            shown = group_Q_T[query, draws.order_Q_R_N[query, order]].tolist()
-            for number in range(shortest + 1):
-                found = Standing.of(shown[:number])
-                for name in ("num_drawn", "top", "second", "streak"):
-                    assert getattr(every, name)[query, order, number] == getattr(found, name)
+        for number in range(shortest + 1):
+            every = standing_at(draws, np.full(draws.order_Q_R_N.shape[:2], number))
+            for (query, order), _ in np.ndenumerate(every.top):
+                found = Shown.of(group_Q_T[query, draws.order_Q_R_N[query, order]].tolist()[:number])
+                assert [values[query, order] for values in astuple(every)] == list(astuple(found))
 
 
 class TestVotes:
@@ -181,7 +179,7 @@ class TestPublishedRules:
         ],
     )
     def test_early_stopping(self, groups, more):
-        assert EarlyStopping(8, 3).draw(Standing.of(groups)) == more
+        assert EarlyStopping(8, 3).draw(Shown.of(groups)) == more
 
     @pytest.mark.parametrize("mean", [1.0, 1.5, 3.0, 5.99, 6.0])
     def test_blend_spends_its_total_and_no_more(self, mean):
@@ -268,7 +266,7 @@ class TestWaves:
         tokens_Q, predicted_Q = np.full(8, 100.0), np.full(8, 0.5)
         total = 2.5 * tokens_Q.sum()
         first = price_for(total, [Drawing(policy, start((8,)), tokens_Q, predicted_Q)])
-        agreed = Standing(*(np.full(8, each) for each in (2, 2, 0, 2)))
+        agreed = Standing(*(np.full(8, each) for each in (2, 2, 0)))
         again = price_for(total - 2 * tokens_Q.sum(), [Drawing(policy, agreed, tokens_Q, predicted_Q)])
         assert again <= first
 
@@ -278,7 +276,7 @@ class TestWaves:
         tokens_Q, num_Q = draws.tokens_Q_T.mean(axis=1), np.zeros((400, 1), int)
         total = mean * tokens_Q.sum()
         for _ in range(MOST):
-            standing = Standing(*(values[:, 0] for values in astuple(standing_at(draws, num_Q))))
+            standing = Standing(*(values[:, 0] for values in astuple(standing_at(draws, num_Q))[:3]))
             spent = np.take_along_axis(draws.spent_Q_R_N, num_Q[:, :, None], axis=2).sum()
             drawing = Drawing(policy, standing, tokens_Q, predicted_Q)
             num_Q = num_Q + drawing.decide(price_for(total - spent, [drawing]))[:, None]
@@ -294,12 +292,11 @@ class TestWaves:
         price = price_for(299.0, [drawing])
         assert math.isinf(price)
         assert drawing.decide(price).tolist() == [1, 1, 1]
-        split = Standing(*(np.full(3, each) for each in (2, 1, 1, 1)))
+        split = Standing(*(np.full(3, each) for each in (2, 1, 1)))
         assert not Drawing(policy, split, tokens_Q, predicted_Q).decide(price).any()
 
-    def test_waves_end_where_they_are_asked_to(self):
-        draws, predicted_Q = simulated(300, MOST, 1)
-        pairs = WavePolicy.of(learn_waves(draws, predicted_Q, points=(2, 4, 6)))
+    def test_waves_end_where_the_table_says(self, trained):
+        pairs = WavePolicy.of(replace(trained, points=(2, 4, 6)))
         assert pairs.draw(Standing.of([]), price=1e-5, predicted=0.5) == 2
         assert pairs.draw(Standing.of([0, 1]), price=1e-5, predicted=0.5) == 2
         assert pairs.draw(Standing.of([0, 1, 2]), price=1e-5, predicted=0.5) == 1  # one of the wave has failed
@@ -351,11 +348,6 @@ class TestWaves:
         draws, _ = simulated(1, 3, 0)
         with pytest.raises(InvalidInputError, match="two questions"):
             learn_waves(draws)
-        draws, _ = simulated(4, 3, 0)
-        with pytest.raises(InvalidInputError, match="3 drawn"):
-            learn_waves(draws, points=(2, 4))
-        with pytest.raises(InvalidInputError, match="ascending"):
-            learn_waves(draws, points=(2, 1))
 
 
 class TestComparison:

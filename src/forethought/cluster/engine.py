@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -41,36 +41,48 @@ class ClusterEngine:
         self._turn, self._loop = asyncio.Lock(), cast("asyncio.AbstractEventLoop | None", None)
 
     async def generate(self, requests: Iterable[Request]) -> AsyncIterator[Generation]:
-        """See `Engine.generate`, and within `kept_in` `KeepingEngine`; of several streams one follows another."""
+        """See `Engine.generate`, and within `kept_in` `KeepingEngine`.
+
+        Of several streams one is worked on after another; the next begins once the requests of the one before it are
+        answered, also where its caller has not taken the answers.
+        """
         if self._loop is not (loop := asyncio.get_running_loop()):
             self._loop, self._turn = loop, asyncio.Lock()
-        async with self._turn, aclosing(self._generate(requests)) as found:
-            async for generation in found:
-                yield generation
-
-    async def _generate(self, requests: Iterable[Request]) -> AsyncGenerator[Generation, None]:
-        crew = self._crew
-        stream = _Stream(Rows(requests, len(crew.live)))
-        tasks = [asyncio.create_task(self._serve(slot, stream)) for slot in crew.live]
-        for task in tasks:
-            task.add_done_callback(lambda _: stream.tell())
+        stream = _Stream(Rows(requests, len(self._crew.live)))
+        answering = asyncio.create_task(self._answer(stream))
+        answering.add_done_callback(lambda _: stream.tell())
         try:
             while True:
-                changed, is_last = stream.changed, all(task.done() for task in tasks)
+                changed, is_last = stream.changed, answering.done()
                 while stream.found:
                     yield stream.found.popleft()
                 if is_last:
                     break
                 await changed.wait()
-            await asyncio.gather(*tasks)
+            await answering
             for request in stream.rows.rest():
-                yield failed(request, f"no worker is left to run it: {crew.reasons}")
+                yield failed(request, f"no worker is left to run it: {self._crew.reasons}")
         finally:
+            answering.cancel()
+            await asyncio.gather(answering, return_exceptions=True)
+
+    async def _answer(self, stream: _Stream) -> None:
+        """Has the workers answer every request of a stream, when it is its turn."""
+        async with self._turn:
+            crew = self._crew
+            stream.rows.num_workers = len(crew.live)
+            tasks = [asyncio.create_task(self._serve(slot, stream)) for slot in crew.live]
             for task in tasks:
-                task.cancel()
-            for slot in crew.live:
-                if slot.hands.held:
-                    crew.drop(slot)
+                task.add_done_callback(lambda _: stream.tell())
+            try:
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                for slot in crew.live:
+                    if slot.hands.held:
+                        crew.drop(slot)
 
     def check_option(self, option: Option) -> None:
         """See `OptionEngine.check_option`."""

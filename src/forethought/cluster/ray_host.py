@@ -91,12 +91,6 @@ class RayHost:
         """See `Host.begin`."""
         return RayWorker(self._ray, self._actor.remote())
 
-    @property
-    def address(self) -> str:
-        """Of the cluster, HOST:PORT."""
-        found: str = self._ray.get_runtime_context().gcs_address
-        return found
-
     def waiting_words(self) -> str:
         """See `Host.waiting_words`."""
         there, free = self._ray.cluster_resources(), self._ray.available_resources()

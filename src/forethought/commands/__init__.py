@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from ..core.files import refused
-from ..core.visible import visible
+from ..core.visible import one_line, visible
 from ..errors import FileError, ForethoughtError
 from .config import name_variables, read_config
 
@@ -190,7 +190,7 @@ def _refuse(error: ForethoughtError, cause: Exception, args: list[str]) -> int:
     """Says what was wrong in one line; where `--debug` is given, where it happened as well."""
     if "--debug" in args:
         _say("".join(traceback.format_exception(cause)).rstrip())
-    _say(f"error: {error}")
+    _say(f"error: {one_line(error)}")
     return 1
 
 

@@ -75,12 +75,15 @@ def planned_engine(settings: PlanSettings, predictor: Predictor) -> EngineSettin
     return engine_for(predictor.card, settings.engine, settings.template)
 
 
-def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple[list[Query], Judge, int]:
+def profile_inputs(
+    settings: ProfileSettings, *, is_open: bool = False, asks: bool = False
+) -> tuple[list[Query], Judge, int]:
     """The questions of a profile, its grader, and how many questions were left out because nothing grades them.
 
     Args:
         settings: what to measure.
         is_open: an engine is open already, so the one of `settings` is not looked at.
+        asks: as of `opening.check`.
 
     Raises:
         ForethoughtError: whatever would be refused once the model runs.
@@ -114,7 +117,7 @@ def profile_inputs(settings: ProfileSettings, *, is_open: bool = False) -> tuple
         seed=settings.seed,
     ).with_grader(judge.provenance)
     if not is_open:
-        check(settings.model, settings.engine)
+        check(settings.model, settings.engine, asks=asks)
         layers = num_layers(settings.model, settings.engine)
         if layers is not None:
             settings.layer_numbers(layers or None)
@@ -153,6 +156,8 @@ def run_inputs(settings: RunSettings, *, is_open: bool = False) -> tuple[Predict
                 else None,
             ]
         )
+    if (own := settings.plan.allocator) in settings.compare:
+        raise InvalidSettingsError(f"--compare {own}: it is the run's own allocator; leave it out")
     for name in settings.compare:
         terms_of(settings.plan).open(name)
     refuse_without_texts(queries, settings.plan.questions)

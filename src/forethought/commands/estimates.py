@@ -43,10 +43,10 @@ from .beforehand import (
 )
 
 
-def profile_estimate(settings: ProfileSettings, *, prices: Prices = UNPRICED) -> CostEstimate:
-    """The bill of `forethought profile`: every trace may run to the largest cap."""
+def profile_estimate(settings: ProfileSettings, *, prices: Prices = UNPRICED, asks: bool = False) -> CostEstimate:
+    """The bill of `forethought profile`: every trace may run to the largest cap; `asks` as of `opening.check`."""
     settings, _ = settle(settings)
-    queries, _, _ = profile_inputs(settings)
+    queries, _, _ = profile_inputs(settings, asks=asks)
     queries = Worker.parse(settings.worker).share(queries)
     folder, menu = profile_folder(settings), settings.menu
     engine, room = _room(settings.model, settings.engine, queries, menu, menu.largest_cap)

@@ -196,7 +196,7 @@ def filled(settings: type[S], values: dict[str, Any], **beside: Any) -> S:
             inner = hints[each.name]
             made[each.name] = engine_settings(values) if inner is EngineSettings else filled(inner, values)
         elif (flag := each.metadata.get(KEY)) is not None and _parameter_name(each.name, flag) in values:
-            made[each.name] = _taken(values.pop(_parameter_name(each.name, flag)), flag, hints[each.name])
+            made[each.name] = _taken(values.pop(_parameter_name(each.name, flag)), each.name, flag, hints[each.name])
     return settings(**made)
 
 
@@ -231,7 +231,7 @@ def _parameter(each: dataclasses.Field[Any], hint: Any, flag: Flag) -> Callable[
         how: dict[str, Any] = {"metavar": flag.metavar} if flag.metavar else {}
         how |= {"nargs": -1, "required": is_needed} if is_many else {} if is_needed else {"default": default}
         return click.argument(name, **how)
-    spelled = flag.name or f"--{each.name.replace('_', '-')}"
+    spelled = _spelled(each.name, flag)
     text = f"{flag.help}  [default: {flag.shown}]" if flag.shown else flag.help
     told: dict[str, Any] = {"help": text, "is_main": flag.is_main}
     if flag.is_pairs:
@@ -265,6 +265,10 @@ def _parameter_name(name: str, flag: Flag) -> str:
     return flag.name.lstrip("-").replace("-", "_") if flag.is_pairs else name
 
 
+def _spelled(name: str, flag: Flag) -> str:
+    return flag.name or f"--{name.replace('_', '-')}"
+
+
 def _kind(hint: Any) -> type:
     """The type of one value: X of X and of X | None."""
     if isinstance(hint, types.UnionType):
@@ -273,30 +277,33 @@ def _kind(hint: Any) -> type:
     return hint
 
 
-def _taken(value: Any, flag: Flag, hint: Any) -> Any:
+def _taken(value: Any, name: str, flag: Flag, hint: Any) -> Any:
     """A parameter's value as its field has it."""
     if flag.is_pairs:
         return parse_pairs(flag.name, value)
     if typing.get_origin(hint) is tuple and not flag.is_argument:
-        item = typing.get_args(hint)[0]
-        listed = [part for text in value for part in _parts(text)] if "," in (flag.metavar or "") else value
-        return tuple(_number(flag, each, item) for each in listed) if item in (float, int) else tuple(listed)
+        item, spelled = typing.get_args(hint)[0], _spelled(name, flag)
+        listed = [part for text in value for part in _parts(spelled, text)] if "," in (flag.metavar or "") else value
+        return tuple(_number(spelled, each, item) for each in listed) if item in (float, int) else tuple(listed)
     kind = _kind(hint) if not typing.get_origin(hint) else hint
     return kind(value) if isinstance(kind, type) and issubclass(kind, StrEnum) and value is not None else value
 
 
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _parts(spelled: str, text: str) -> list[str]:
+    parts = [part.strip() for part in text.split(",")] if text.strip() else []
+    if not all(parts):
+        raise click.BadParameter(f"{text!r} lacks a value before or after a comma", param_hint=spelled)
+    return parts
 
 
-def _number(flag: Flag, text: str, kind: type[float | int]) -> float:
+def _number(spelled: str, text: str, kind: type[float | int]) -> float:
     try:
         found = kind(text)
         problem = _not_kept(found)
     except ValueError:
         problem = f"{text!r} is not {'a whole number' if kind is int else 'a number'}"
     if problem:
-        raise click.BadParameter(problem, param_hint=flag.name or None)
+        raise click.BadParameter(problem, param_hint=spelled)
     return found
 
 

@@ -29,7 +29,7 @@ def command(as_json: bool, quiet: bool, dry_run: bool, **values: Any) -> int:
     from .progress import progress_bar
 
     settings, prices = filled(ProfileSettings, values), take_prices(values)
-    estimate = profile_estimate(settings, prices=prices)
+    estimate = profile_estimate(settings, prices=prices, asks=not dry_run)
     name, reason = choose(settings.model, settings.engine.engine)
     talk(f"engine {name} ({reason}); run directory {estimate.folder}")
     known, (settings, lines) = settle(settings)[0], settle(settings, asks=not dry_run)

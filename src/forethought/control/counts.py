@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from ..core.visible import to_json
 from ..core.worker import Worker
 from ..errors import RunError
 from ..runs.store import RunDirectory
+
+DISCARDED = "discarded_tokens"  # what engines call the tokens of what failed
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +78,19 @@ def save_counts(run: RunDirectory, earlier: Mapping[str, Any], engine: Engine, w
         with reaching(path, "written"):
             temporary.write_text(to_json(added(earlier, engine.counted())), "utf-8")
             temporary.replace(path)
+
+
+def losses(engine: Engine, earlier: Mapping[str, Any] | None = None) -> Callable[[], int] | None:
+    """Tells how many tokens were generated for what failed, since now and before; None where the engine does not count.
+
+    Args:
+        engine: that generates.
+        earlier: counts of earlier calls.
+    """
+    if not isinstance(engine, CountingEngine) or (before := engine.counted().get(DISCARDED)) is None:
+        return None
+    before -= (earlier or {}).get(DISCARDED, 0)
+    return lambda: int(engine.counted()[DISCARDED] - before)
 
 
 def added(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..allocators.batch import Part
 from ..core.data import Curves, FloatArray
-from ..core.files import parse_json, reaching, replacing
+from ..core.files import parse_json, reaching
 from ..core.menu import Menu
 from ..core.visible import to_json
 from ..errors import InvalidInputError, InvalidMenuError
@@ -23,7 +23,6 @@ METADATA_KEY = b"forethought.predictions"
 IDS = ("id", "query_id")
 TABLES = {"p": "p_Q_B", "tokens": "tokens_Q_B", "input_tokens": "input_Q_B"}
 MOST_ENTRIES = 1 << 26  # of one table in one row group: a part of that size is in memory for each thread
-ROWS_AT_ONCE = 1 << 16  # queries that are predicted, or written, at a time
 FORMAT = (
     "columns id, p (a list with the chance of a right answer at each cap) and, for --cost spent, tokens (a list with "
     "the tokens expected at each cap)"
@@ -192,18 +191,6 @@ def is_folder(path: str) -> bool:
     """Whether `path` is a folder of Parquet files, and no run."""
     folder = Path(path)
     return folder.is_dir() and not (folder / "run.json").exists() and any(folder.glob("*.parquet"))
-
-
-def write_predictions(path: Path, curves: Curves) -> None:
-    """Writes some queries' curves as a file that `Predictions` reads."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = table_of(curves, pa.array(curves.query_ids, pa.string()))
-    metadata = metadata_of(curves.menu)
-    with replacing(path) as file:
-        table = table.replace_schema_metadata(metadata)
-        pq.write_table(table, file, compression="zstd", row_group_size=ROWS_AT_ONCE, use_dictionary=False)
 
 
 def metadata_of(menu: Menu, origin: str = "") -> dict[bytes, Any]:

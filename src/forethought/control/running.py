@@ -22,6 +22,7 @@ from ..runs.store import RunDirectory, fingerprint, trace_of
 from .adapting import Adaptation, blocks
 from .answers import Answer
 from .budgets import keep_plan, keep_voting, load_budgets, priorities, read_plan
+from .counts import earlier_counts, losses
 from .judging import Judge
 from .keeping import Keeping, check_label, generated, judged, keeper
 from .plan import Plan
@@ -51,7 +52,7 @@ async def answering(plan: Plan, engine: Engine, judge: Judge, progress: Progress
 
     ceiling = ceiling_of(engine.info)
     if plan.waves:
-        how: dict[str, Any] = {"known": {}, "ceiling": ceiling, "progress": progress}
+        how: dict[str, Any] = {"known": {}, "losses": losses(engine), "ceiling": ceiling, "progress": progress}
         async for answer in answers_in_waves(plan, gathered, judge.grader, draw, **how):
             yield answer
         return
@@ -302,7 +303,8 @@ async def _generate_waves(
                 gathered.warn_of(record)
                 yield record
 
-        how: dict[str, Any] = {"known": known, "ceiling": ceiling_of(engine.info), "progress": progress}
+        lost = losses(engine, earlier_counts(run, worker))
+        how: dict[str, Any] = {"known": known, "losses": lost, "ceiling": ceiling_of(engine.info), "progress": progress}
         async for answer in answers_in_waves(plan, gathered, grader, draw, **how):
             with reaching(answers, "written"):
                 rows.write(line_of(answer))

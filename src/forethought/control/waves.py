@@ -123,7 +123,7 @@ def _stepped(after_X: FloatArray, leads: FloatArray, follows: FloatArray) -> Flo
 def start(shape: tuple[int, ...]) -> Standing:
     """Before the first sample."""
     nothing = np.zeros(shape, dtype=np.int64)
-    return Standing(nothing, nothing, nothing, nothing)
+    return Standing(nothing, nothing, nothing)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -112,16 +112,17 @@ class Waves:
     Args:
         plan: made by `plan_waves`.
         grader: says which answers are the same.
+        losses: tells how many tokens failed samples have taken; None where that is not counted.
 
     Attributes:
         spent: tokens of the samples that have come.
         decided: rows of the queries that get no further sample; whoever takes their answers takes them from here.
     """
 
-    def __init__(self, plan: Plan, grader: Grader) -> None:
+    def __init__(self, plan: Plan, grader: Grader, losses: Callable[[], int] | None = None) -> None:
         curves, menu = plan.forecast.curves, plan.menu
         assert curves.tokens_Q_B is not None
-        self._grader, self._total, self._round = grader, plan.allocation.total, 0
+        self._grader, self._total, self._round, self._losses = grader, plan.allocation.total, 0, losses
         options = [menu.option(budget) for budget in plan.allocation.budget_Q.tolist()]
         self._label_Q = np.array([option.single.label for option in options])
         column_Q, row_Q = [menu.column_of(label) for label in self._label_Q.tolist()], np.arange(len(options))
@@ -151,7 +152,8 @@ class Waves:
 
     def _begin_round(self) -> None:
         """Lowers the price, and lets queries go on."""
-        left = max(0.0, SHARES[self._round] * self._total - self.spent)
+        lost = 0 if self._losses is None else self._losses()
+        left = max(0.0, SHARES[self._round] * self._total - self.spent - lost)
         self._round += 1
         rows_of = {label: np.flatnonzero(self._label_Q == label) for label in self._policies}
         drawings = {label: self._drawing(label, rows) for label, rows in rows_of.items()}
@@ -168,7 +170,7 @@ class Waves:
 
     def _drawing(self, label: str, rows: IntArray) -> Drawing:
         each = [self._standing(row) for row in rows.tolist()]
-        names = ("num_drawn", "top", "second", "streak")
+        names = ("num_drawn", "top", "second")
         standing = Standing(*(np.array([int(getattr(one, name)) for one in each]) for name in names))
         return Drawing(self._policies[label], standing, self._tokens_Q[rows], self._predicted_Q[rows])
 
@@ -190,12 +192,14 @@ class Waves:
             self.decided.append(row)
 
     def add(self, row: int, record: Record) -> None:
-        """A sample that came. One that failed abstains, and counts as it was expected to."""
+        """A sample that came. One that failed abstains; where nobody counted its tokens, it took what was expected."""
         outcome = record.at(record.budget)
         self._num_out -= 1
         self._answers_Q[row][record.sample] = None if outcome is None else outcome.answer
-        tokens = None if outcome is None else outcome.tokens
-        self.spent += self._tokens_Q[row] if tokens is None else tokens
+        if outcome is not None and outcome.tokens is not None:
+            self.spent += outcome.tokens
+        elif self._losses is None or not record.is_counted:
+            self.spent += self._tokens_Q[row]
         if len(self._answers_Q[row]) == self._drawn_Q[row]:
             self._go_on(row)
 
@@ -207,6 +211,7 @@ async def answers_in_waves(
     draw: Draw,
     *,
     known: Mapping[tuple[str, int], Record],
+    losses: Callable[[], int] | None,
     ceiling: int,
     progress: Progress,
 ) -> AsyncIterator[Answer]:
@@ -218,11 +223,12 @@ async def answers_in_waves(
         grader: says which answers are the same.
         draw: generates samples; what it asks for depends on what has come meanwhile.
         known: samples that are there already, by query and number.
+        losses: tells how many tokens failed samples have taken; None where that is not counted.
         ceiling: most tokens of a thought by an option without a cap.
         progress: called with the tokens that were spent, and all that may be, until there are answers to count.
     """
     has_answers = False
-    waves, row_of = Waves(plan, grader), {query.id: row for row, query in enumerate(plan.queries)}
+    waves, row_of = Waves(plan, grader, losses), {query.id: row for row, query in enumerate(plan.queries)}
 
     def add(record: Record) -> None:
         gathered.add(record)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 from ..errors import FileError, ForethoughtError, RunError
+from .problems import excerpt
 from .visible import to_json
 
 _FULL = "Earlier output is kept: free some disk space, and run the same command again."
@@ -127,11 +128,31 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(content: bytes | str) -> Any:
-    """The value of a JSON text; raises ValueError for anything else, NaN and a nesting that is too deep included."""
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is none, or holds NaN, a key twice in one object, or a nesting that is too deep.
+    """
     try:
-        return json.loads(content, parse_constant=_refuse_constant, parse_float=_finite)
+        return json.loads(content, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=one_of_each)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+class RepeatedKeyError(ValueError):
+    """A key that occurs twice in one object."""
+
+
+def one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON by its keys and values; raises RepeatedKeyError, because nobody knows which value was meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise RepeatedKeyError(f"the key {excerpt(name)} occurs twice in one object; leave one of them")
+            seen.add(name)
+    return found
 
 
 def _finite(text: str) -> float:

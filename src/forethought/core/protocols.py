@@ -128,6 +128,16 @@ class TemplateEngine(Engine, Protocol):
         ...
 
 
+def gives(factory: Any, protocol: type) -> bool | None:
+    """Whether engines of a class have what one of these protocols adds to `Engine`; None where a function makes them.
+
+    For what is decided before there is an engine; an engine itself is asked by `isinstance`.
+    """
+    if not isinstance(factory, type):
+        return None
+    return {name for name in vars(protocol) if not name.startswith("_")} <= set(dir(factory))
+
+
 @runtime_checkable
 class CountingEngine(Engine, Protocol):
     """An engine with counters for the summary of a run."""

@@ -20,13 +20,11 @@ class Standing:
         num_drawn: samples so far, abstentions included.
         top: votes of the group with the most.
         second: votes of the group with the most after that; as many as `top` where the two are tied.
-        streak: the latest samples that all gave the same answer; 0 where the last one abstained.
     """
 
     num_drawn: IntArray
     top: IntArray
     second: IntArray
-    streak: IntArray
 
     @classmethod
     def of(cls, groups: Sequence[int]) -> Self:
@@ -37,7 +35,4 @@ class Standing:
         """
         votes = [count for _, count in Counter(group for group in groups if group >= 0).most_common(2)]
         top, second = [*votes, 0, 0][:2]
-        streak = 0
-        while streak < len(groups) and groups[-1 - streak] == groups[-1] >= 0:
-            streak += 1
-        return cls(*(np.array(each) for each in (len(groups), top, second, streak)))
+        return cls(*(np.array(each) for each in (len(groups), top, second)))

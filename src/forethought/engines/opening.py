@@ -14,7 +14,7 @@ from typing import Any
 from ..core import registry
 from ..core.menu import Menu
 from ..core.prompts import BUILT_IN, CHAT, PromptTemplate, load_template
-from ..core.protocols import Engine
+from ..core.protocols import Engine, HiddenStateEngine, PooledStateEngine, TemplateEngine, gives
 from ..core.provenance import Provenance
 from ..core.settings import EngineSettings, ProfileSettings
 from ..core.showing import Progress, silent
@@ -190,15 +190,17 @@ def choose_reader(model: str, engine: str) -> tuple[str, str]:
             "it computes every token of a prompt; vLLM's prefix cache skips tokens that it has cached",
         )
     name, reason = choose(model, engine)
-    if not hasattr(registry.resolve("engines", name), "pooled_states"):
+    if not gives(registry.resolve("engines", name), PooledStateEngine):
         raise InvalidSettingsError(
             f"engine {name!r} gives no means over a question's tokens; read hidden states with --engine transformers"
         )
     return name, reason
 
 
-def check(model: str, settings: EngineSettings) -> None:
+def check(model: str, settings: EngineSettings, *, asks: bool = False) -> None:
     """Refuses what `opened` would refuse, as far as it is known without loading the model or asking a server.
+
+    Where it `asks`, a hub model's tokenizer and config are fetched.
 
     Raises:
         UnknownNameError: no such engine, template or model.
@@ -209,6 +211,8 @@ def check(model: str, settings: EngineSettings) -> None:
     name, _ = choose(model, settings.engine)
     if name in LOCAL and not any(key in settings.options for key in SERVER_FLAGS):  # which are refused below
         check_name(model)  # before torch is imported, which takes seconds
+        if asks:
+            fetch_words(model)
     factory = registry.resolve("engines", name)
     known = signature(factory).parameters
     foreign = [key for key in SERVER_FLAGS if key in settings.options and key not in known and "options" not in known]
@@ -223,8 +227,7 @@ def check_can_ask(model: str, settings: EngineSettings) -> None:
     """Refuses what `check` does, and an engine that has one prompt template only: it cannot be asked how hard it is."""
     check(model, settings)
     name, _ = choose(model, settings.engine)
-    factory = registry.resolve("engines", name)
-    if isinstance(factory, type) and not hasattr(factory, "with_template"):
+    if gives(registry.resolve("engines", name), TemplateEngine) is False:
         raise InvalidFeaturesError(
             f"engine {name!r} cannot be asked how hard a question is: it has one prompt template only; use another "
             "engine, or a predictor that reads the text: forethought train RUN --predictor text"
@@ -235,8 +238,8 @@ def num_layers(model: str, settings: EngineSettings) -> int | None:
     """Decoder layers of the model whose hidden states the engine will show; 0 where it shows none, None if unknown."""
     name, _ = choose(model, settings.engine)
     factory = registry.resolve("engines", name)
-    if not hasattr(factory, "hidden_states"):
-        return 0 if isinstance(factory, type) else None
+    if not (shows := gives(factory, HiddenStateEngine)):
+        return 0 if shows is False else None
     default = signature(factory).parameters.get("num_layers")
     if default is not None:  # an engine that makes its layers up
         return int(settings.options.get("num_layers", default.default))

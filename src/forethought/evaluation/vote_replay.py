@@ -79,14 +79,14 @@ class FrozenDraws:
     @cached_property
     def standing_Q_R_N(self) -> Standing:
         """How the vote stands after 0, 1, … N samples, in samples, whatever they weigh; shape (Q, R, N + 1)."""
-        top, second, streak, _ = self._counted
+        top, second, _ = self._counted
         num_drawn = np.broadcast_to(np.arange(self.num_samples + 1), top.shape)
-        return Standing(num_drawn, top, second, streak)
+        return Standing(num_drawn, top, second)
 
     @cached_property
     def right_Q_R_N(self) -> FloatArray:
         """Whether the vote is right after 0, 1, … N samples, ties shared, shape (Q, R, N + 1); 0 where all abstain."""
-        return self._counted[3] if self.weight_Q_T is None else self._weighed(self.weight_Q_T)
+        return self._counted[2] if self.weight_Q_T is None else self._weighed(self.weight_Q_T)
 
     @cached_property
     def spent_Q_R_N(self) -> FloatArray:
@@ -95,17 +95,16 @@ class FrozenDraws:
         return np.concatenate([np.zeros((*shown.shape[:2], 1)), shown.cumsum(axis=2)], axis=2)
 
     @cached_property
-    def _counted(self) -> tuple[IntArray, IntArray, IntArray, FloatArray]:
+    def _counted(self) -> tuple[IntArray, IntArray, FloatArray]:
         shown = np.take_along_axis(self.group_Q_T[:, None], self.order_Q_R_N, axis=2)
         num_queries, num_orders, num_samples = shown.shape
         num_groups = int(shown.max(initial=0)) + 1
         # One column beyond the groups takes abstentions, and is looked at by nobody.
         votes = np.zeros((num_queries * num_orders, num_groups + 1), dtype=np.int16)
         shape = (num_queries, num_orders, num_samples + 1)
-        top, second, streak = (np.zeros(shape, dtype=np.int16) for _ in range(3))
+        top, second = (np.zeros(shape, dtype=np.int16) for _ in range(2))
         right = np.zeros(shape)
         every = np.arange(len(votes))
-        last = np.full(shape[:2], -1)
         for number in range(1, num_samples + 1):
             now = shown[:, :, number - 1]
             votes[every, np.where(now < 0, num_groups, now).ravel()] += 1
@@ -117,9 +116,7 @@ class FrozenDraws:
             top[:, :, number] = most.reshape(shape[:2])
             second[:, :, number] = np.where(num_tied > 1, most, below).reshape(shape[:2])
             right[:, :, number] = (wins / num_tied).reshape(shape[:2])
-            streak[:, :, number] = np.where(now < 0, 0, np.where(now == last, streak[:, :, number - 1] + 1, 1))
-            last = now
-        return top, second, streak, right
+        return top, second, right
 
     def _weighed(self, weight_Q_T: FloatArray) -> FloatArray:
         """The same where votes have weights; one vote each among samples of which one has none, see `Voting`."""

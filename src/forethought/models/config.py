@@ -17,7 +17,7 @@ def config_of(folder: str | Path) -> dict[str, Any]:
     try:
         found = json.loads((Path(folder) / "config.json").read_text("utf-8"))
         return {**found, **(found.get("text_config") or {})}
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return {}
 
 
@@ -42,7 +42,7 @@ def num_parameters(name: str | None) -> int | None:
         return None if name is None else KNOWN[name]
     try:
         return count(config_of(name))
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError, ArithmeticError):
         return None
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..core.files import write_json
+from ..core.files import parse_json, write_json
 from ..errors import ModelFileError
 
 INDEX = "model.safetensors.index.json"
@@ -39,7 +39,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _shard_names(index: Path) -> list[str]:
     try:
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        names = sorted(set(parse_json(index.read_bytes())["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelFileError(f"{index}: not a readable index of weights ({error!r})") from error
     if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):

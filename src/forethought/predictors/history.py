@@ -13,6 +13,7 @@ from ..core.features import ID, KINDS, MIN_QUERIES, Counts, Features, Float64Arr
 from ..core.menu import Menu
 from ..core.profile import RIGHT, UNREADABLE, UNTRIED, WRONG
 from ..core.protocols import Estimator, EstimatorBase
+from ..core.records import MOST_SAMPLES
 from ..core.registry import available
 from ..core.showing import Progress, part, silent
 from ..core.votes import chance_right
@@ -235,13 +236,15 @@ class HistoryPredictor(EstimatorBase):
     def from_state(cls, settings: dict[str, Any], arrays: dict[str, FloatArray]) -> Self:
         """See `Estimator.from_state`."""
         made = cls(**{key: settings[key] for key in ("base", "base_options", "half_life", "num_folds", "seed")})
-        made.strength_, made.token_strength_ = float(settings["strength"]), settings["token_strength"]
+        made.strength_, tokens = _strength(settings["strength"]), settings["token_strength"]
+        made.token_strength_ = None if tokens is None else _strength(tokens)
         made._is_ordered = bool(settings["is_ordered"])
-        made._votes = tuple(map(_vote, settings.get("votes", ())))
         made.shrinkage_ = None if settings["shrinkage"] is None else Shrinkage(**settings["shrinkage"])
         own = {name.removeprefix(BASE): array for name, array in arrays.items() if name.startswith(BASE)}
         made._base = estimator_class(made.base).from_state(settings["base_settings"], own)
         made.draws_ = Draws.from_state(settings["draws"], arrays)
+        num_options = made.draws_.tried_N_B.shape[1]
+        made._votes = tuple(_vote(each, num_options) for each in settings.get("votes", ()))
         made._mean_p_B, made._mean_tokens_B = arrays["history_mean_p"], arrays.get("history_mean_tokens")
         return made
 
@@ -257,8 +260,16 @@ def votes_of(menu: Menu) -> tuple[tuple[int, int, int], ...]:
     )
 
 
-def _vote(value: Any) -> tuple[int, int, int]:
+def _strength(value: Any) -> float:
+    if not 0 < (strength := float(value)) < np.inf:
+        raise ValueError(f"a strength must be above 0 pseudo-draws, not {strength}")
+    return strength
+
+
+def _vote(value: Any, num_options: int) -> tuple[int, int, int]:
     column, single, samples = map(int, value)
+    if not (0 <= column < num_options and 0 <= single < num_options and 1 < samples <= MOST_SAMPLES):
+        raise ValueError(f"a vote of {samples} samples in column {column} by column {single} is not on its menu")
     return column, single, samples
 
 

@@ -277,3 +277,5 @@ def _check_shapes(estimator: Estimator, card: PredictorCard) -> None:
         raise ValueError("it predicts tokens and its card knows none")
     if not np.isfinite(p_Q_B).all() or (tokens_Q_B is not None and not np.isfinite(tokens_Q_B).all()):
         raise ValueError("its weights hold NaN or infinity")
+    if not ((p_Q_B >= 0) & (p_Q_B <= 1)).all() or (tokens_Q_B is not None and (tokens_Q_B < 0).any()):
+        raise ValueError("its weights give chances outside of 0 to 1, or less than no tokens")

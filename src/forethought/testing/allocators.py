@@ -19,6 +19,7 @@ NAMED = Menu((40, 90, 200, 350), tuple(Option(f"option {n}", price=price) for n,
 MENUS = (Menu.evenly(16, 96), Menu.of([0, 16, 48, 64, 256]), Menu.of([256, 512, 1024]), Menu.of([64]))
 NUM_BATCHES = 12
 TOLERANCE = 1e-9
+ARRAYS = ("p_Q_B", "tokens_Q_B", "input_Q_B")
 
 
 def batches() -> Iterator[tuple[Curves, dict[str, Any]]]:
@@ -84,6 +85,7 @@ class AllocatorContract:
             expect(all(int(budget) in curves.menu for budget in made.budget_Q), "a budget is not on the menu")
             expect(made.taken <= given["total"] * (1 + TOLERANCE), f"{made.taken} of {given['total']} spent")
             expect(made.price is None or made.price >= 0, f"a token buys {made.price} right answers")
+            expect(0 <= made.expected_accuracy <= 1, f"expected_accuracy is {made.expected_accuracy}")
             row = len(curves.query_ids) - 1
             column = curves.menu.num_options // 2
             least_Q = np.full(row + 1, curves.menu.smallest)
@@ -99,11 +101,17 @@ class AllocatorContract:
             expect(bounded.budget_Q[row] == least_Q[row], wrong)
 
     def test_it_leaves_the_curves_as_they_are(self, allocator: str | Allocator) -> None:
-        """They are the caller's."""
-        for curves, given in batches():
-            before = curves.p_Q_B.copy()
+        """They are the caller's, and so are the weights."""
+        for (curves, given), (before, given_before) in zip(batches(), batches(), strict=True):
             allocate(allocator, curves, **given)
-            expect(np.array_equal(curves.p_Q_B, before), "it changed p_Q_B")
+            for name, own, kept in (
+                *(
+                    (name, getattr(curves, name), getattr(before, name))
+                    for name in ("p_Q_B", "tokens_Q_B", "input_Q_B")
+                ),
+                ("weight_Q", given["weight_Q"], given_before["weight_Q"]),
+            ):
+                expect(own is kept is None or np.array_equal(own, kept), f"it changed {name}")
 
     def test_it_is_deterministic(self, allocator: str | Allocator) -> None:
         """Twice the same."""

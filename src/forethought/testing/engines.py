@@ -9,13 +9,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from unittest import SkipTest
 
-import numpy as np
-
 from ..core.data import Generation, Message, Probe, Query, Request, Sampling, StopReason
 from ..core.options import Option
-from ..core.protocols import Engine, HiddenStateEngine, OptionEngine, PooledStateEngine, RoomEngine, check_option
-from ..errors import InvalidFeaturesError, InvalidSettingsError
+from ..core.protocols import (
+    CountingEngine,
+    Engine,
+    HiddenStateEngine,
+    OptionEngine,
+    RoomEngine,
+    TemplateEngine,
+    check_option,
+)
+from ..errors import InvalidSettingsError
 from .checking import check, expect
+from .states import StatesContract
 from .subjects import (
     BUDGET,
     CONTEXT_TOKENS,
@@ -28,15 +35,15 @@ from .subjects import (
     Subject,
     Traces,
     collect,
-    hidden,
-    reader,
     requests,
     run,
     same,
 )
 
+LARGEST_SEED = 2**31 - 1  # that a trace is ever given
 
-class EngineContract:
+
+class EngineContract(StatesContract):
     """Subclass it as `TestMyEngine(EngineContract)`, and give a fixture `subject`, best module-scoped."""
 
     def test_it_satisfies_the_protocol(self, subject: Subject) -> None:
@@ -53,6 +60,9 @@ class EngineContract:
         same(json.loads(json.dumps(asdict(info))), asdict(info), "info as JSON")
         if subject.layers:
             same(info.num_layers, max(subject.layers), "info.num_layers")
+        if isinstance(subject.engine, CountingEngine):
+            counted = subject.engine.counted()
+            same(json.loads(json.dumps(counted)), counted, "counted() as JSON")
 
     def test_no_requests_give_nothing(self, subject: Subject) -> None:
         """An empty list is no error."""
@@ -110,8 +120,8 @@ class EngineContract:
 
     def test_a_query_of_several_turns_is_answered(self, subject: Subject) -> None:
         """As one of a single text; an engine that draws nothing may know only what was recorded."""
-        turns = (Message("user", "1+1?"), Message("assistant", "2"), Message("user", "2+2?"))
-        (done,) = run(subject.engine, [Request(Query("turns", turns), BUDGET)]).values()
+        turns = (Message("user", "1+1?"), Message("assistant", "2"), Message("user", "½+½? 你好 🤷"))
+        (done,) = run(subject.engine, [Request(Query("turns", turns), BUDGET, seed=LARGEST_SEED)]).values()
         same(done.query_id, "turns", "what came of several turns")
         expect(not (subject.draws and done.error), f"several turns failed: {done.error}")
 
@@ -306,6 +316,18 @@ class EngineContract:
         key = (good.query.id, good.sample)
         same(run(subject.engine, [good]), {key: subject.traces[key]}, "after it")
 
+    def test_another_template_is_another_engine(self, subject: Subject) -> None:
+        """Where the engine can ask its model in another way: it says so, and the first one stays as it was."""
+        if not isinstance(subject.engine, TemplateEngine):
+            raise SkipTest("this engine has one template")
+        template = replace(TEMPLATE, name="other", answer_suffix="\n##{{")
+        info = subject.engine.with_template(template).info
+        same((info.template, info.template_hash), ("other", template.hash), "info of another template")
+        same(subject.engine.info.template_hash, TEMPLATE.hash, "info of the first engine afterwards")
+        good = requests()[0]
+        key = (good.query.id, good.sample)
+        same(run(subject.engine, [good]), {key: subject.traces[key]}, "after another template")
+
     def test_two_batches_at_once_do_not_mix(self, subject: Subject) -> None:
         """Each caller gets its own."""
 
@@ -316,56 +338,6 @@ class EngineContract:
         first, second = asyncio.run(both())
         same({**first, **second}, subject.traces, "both batches")
         same(len(first) + len(second), len(subject.traces), "how many came back")
-
-    def test_hidden_states_have_a_row_a_query_and_a_column_a_layer(self, subject: Subject) -> None:
-        """Finite, float32, another row for another query."""
-        hidden_Q_L_D = hidden(subject, QUERIES)
-        shape = (len(QUERIES), len(subject.layers), subject.engine.info.hidden_size)
-        same(hidden_Q_L_D.shape, shape, "shape")
-        same(hidden_Q_L_D.dtype, np.dtype(np.float32), "dtype")
-        expect(np.isfinite(hidden_Q_L_D).all(), "they are finite")
-        num_rows = len(np.unique(hidden_Q_L_D.reshape(len(QUERIES), -1), axis=0))
-        same(num_rows, len(QUERIES), "different rows")
-
-    def test_hidden_states_do_not_depend_on_the_batch_or_on_the_other_layers(self, subject: Subject) -> None:
-        """Within rounding."""
-        together = hidden(subject, QUERIES)
-        turned = reader(subject).hidden_states(QUERIES, subject.layers[::-1])
-        np.testing.assert_allclose(turned[:, ::-1], together, rtol=1e-4, atol=1e-4)
-        for row, query in enumerate(QUERIES):
-            for column, layer in enumerate(subject.layers):
-                alone_D = reader(subject).hidden_states([query], [layer])[0, 0]
-                np.testing.assert_allclose(alone_D, together[row, column], rtol=1e-4, atol=1e-4)
-
-    def test_hidden_states_of_a_prompt_too_long_are_nan_and_the_others_finite(self, subject: Subject) -> None:
-        """One prompt that does not fit is no error."""
-        hidden_Q_L_D = hidden(subject, [TOO_LONG, *QUERIES])
-        expect(np.isnan(hidden_Q_L_D[0]).all(), "a prompt too long has a row of NaN")
-        expect(np.isfinite(hidden_Q_L_D[1:]).all(), "the others are finite")
-
-    def test_pooled_states_are_the_hidden_states_and_means_of_their_shape(self, subject: Subject) -> None:
-        """Where the engine gives means."""
-        engine = subject.engine
-        if not isinstance(engine, PooledStateEngine):
-            raise SkipTest("this engine gives no means")
-        last_Q_L_D, mean_Q_L_D = engine.pooled_states([TOO_LONG, *QUERIES], subject.layers)
-        np.testing.assert_allclose(last_Q_L_D[1:], hidden(subject, QUERIES), rtol=1e-4, atol=1e-4)
-        same((mean_Q_L_D.shape, mean_Q_L_D.dtype), (last_Q_L_D.shape, np.dtype(np.float32)), "shape and dtype")
-        expect(np.isnan(mean_Q_L_D[0]).all(), "a prompt too long has a row of NaN")
-        expect(np.isfinite(mean_Q_L_D[1:]).all(), "the others are finite")
-        expect(not np.array_equal(mean_Q_L_D[1:], last_Q_L_D[1:]), "means are not the last token's states")
-        alone_D = engine.pooled_states(QUERIES[1:2], subject.layers[-1:])[1][0, 0]
-        np.testing.assert_allclose(alone_D, mean_Q_L_D[2, -1], rtol=1e-4, atol=1e-4)
-
-    def test_a_layer_that_does_not_exist_is_refused(self, subject: Subject) -> None:
-        """InvalidFeaturesError names it."""
-        for layer in (-1, 1000):
-            try:
-                reader(subject).hidden_states(QUERIES, [layer])
-            except InvalidFeaturesError as error:
-                expect(str(layer) in str(error), f"the error does not name layer {layer}: {error}")
-            else:
-                raise AssertionError(f"layer {layer} was not refused")
 
 
 def check_engine(make_engine: Callable[..., Engine], *, layers: tuple[int, ...] = (), draws: bool = True) -> None:
@@ -380,8 +352,16 @@ def check_engine(make_engine: Callable[..., Engine], *, layers: tuple[int, ...] 
         AssertionError: every promise that it breaks, a line each.
     """
     engine = make_engine(template=TEMPLATE, sampling=Sampling(temperature=1.0), context_tokens=CONTEXT_TOKENS)
+    subject = Subject(engine, engine.info.engine, layers, draws)
     try:
-        check(EngineContract(), Subject(engine, engine.info.engine, layers, draws))
+        check(EngineContract(), subject)
     finally:
         engine.close()
-        engine.close()  # the contract: safe to call twice
+    check(_Closed(), subject)
+
+
+class _Closed:
+    """What holds of an engine that was closed."""
+
+    def test_closing_twice_does_no_harm(self, subject: Subject) -> None:
+        subject.engine.close()

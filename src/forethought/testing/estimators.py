@@ -16,6 +16,8 @@ from .checking import check, expect
 
 MENU = Menu.of([0, 16, 48, 64, 256])
 NUM_QUERIES = 60
+COUNTED = ("num_right_Q_B", "num_tried_Q", "tokens_Q_B")
+FIELDS = dict(zip(KINDS, ("hidden_Q_D", "texts", "difficulties", "ids"), strict=True))
 Made = Callable[[], Any]
 
 
@@ -95,11 +97,34 @@ class EstimatorContract:
         """Nothing depends on chance or the clock."""
         read = features()
         measured = counts(read)
-        first, second = (_predicted(make_estimator, read, measured) for _ in range(2))
-        expect(all(map(np.array_equal, first, second)), "two fits on the same data differ")
-        for name in ("num_right_Q_B", "num_tried_Q", "tokens_Q_B"):
-            is_kept = np.array_equal(getattr(measured, name), getattr(counts(read), name))
-            expect(is_kept, f"fit changed {name}, which is the caller's")
+        estimator = _whole(make_estimator()).fit(read, measured)
+        first, again, other = (
+            estimator.predict(read),
+            estimator.predict(read),
+            _predicted(make_estimator, read, measured),
+        )
+        expect(all(map(np.array_equal, first, again)), "the same queries are predicted otherwise the second time")
+        expect(all(map(np.array_equal, first, other)), "two fits on the same data differ")
+        for given, own, name in (
+            (features().hidden, read.hidden, "hidden_Q_D"),
+            *((getattr(counts(features()), name), getattr(measured, name), name) for name in COUNTED),
+        ):
+            expect(np.array_equal(given, own), f"fit or predict changed {name}, which is the caller's")
+
+    def test_fitting_again_forgets_what_was_learned(self, make_estimator: Made) -> None:
+        """An estimator that was fitted on other data predicts as a new one."""
+        read, others = features(), features(seed=1)
+        estimator = _whole(make_estimator()).fit(others, counts(others, seed=1)).fit(read, counts(read))
+        fresh = _predicted(make_estimator, read, counts(read))
+        expect(all(map(np.array_equal, estimator.predict(read), fresh)), "an earlier fit shows in what is predicted")
+
+    def test_it_reads_no_more_than_it_says(self, make_estimator: Made) -> None:
+        """With the parts of the features that `reads` names, and no others, it predicts the same."""
+        estimator, read = _whole(make_estimator()), features()
+        unread: dict[str, Any] = {field: None for kind, field in FIELDS.items() if kind not in estimator.reads}
+        own = replace(read, **unread)
+        found, wanted = estimator.fit(own, counts(read)).predict(own), _predicted(make_estimator, read, counts(read))
+        expect(all(map(np.array_equal, found, wanted)), f"it reads more than it says: {', '.join(estimator.reads)}")
 
     def test_rows_without_a_trace_teach_nothing(self, make_estimator: Made) -> None:
         """A query that was never tried changes no prediction."""
@@ -129,10 +154,14 @@ class EstimatorContract:
         expect(np.isfinite(tokens_Q_B).all(), "tokens_Q_B must be finite")
 
     def test_queries_are_predicted_one_by_one_as_together(self, make_estimator: Made) -> None:
-        """The batch has no say."""
+        """The batch has no say, nor has the order."""
         read = features()
         estimator = _whole(make_estimator()).fit(read, counts(read))
         together = estimator.predict(read)
+        turned = estimator.predict(read.select(np.arange(len(read))[::-1]))
+        for of_all, of_turned in zip(together, turned, strict=True):
+            is_same = np.allclose(of_turned[::-1], of_all, rtol=1e-5, atol=1e-5)
+            expect(is_same, "in another order the queries are predicted otherwise")
         alone = [estimator.predict(read.select(np.array([row]))) for row in range(5)]
         for of_all, of_each in zip(together, zip(*alone, strict=True), strict=True):
             is_same = np.allclose(np.concatenate(of_each), of_all[:5], rtol=1e-5, atol=1e-5)

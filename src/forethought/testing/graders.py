@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from ..core.data import Grade
@@ -59,6 +59,7 @@ class GraderContract:
         """It has `grade` and a `version`."""
         version = judged.whole().version
         expect(isinstance(version, str) and version, "version must be a short text")
+        expect(judged.whole().version == version, "version is another one each time")
 
     def test_it_judges_as_it_should(self, judged: Judged) -> None:
         """Right is right, wrong is wrong, and a right reference is right when it is itself the answer."""
@@ -94,22 +95,27 @@ class GraderContract:
             is_same = grader.same(text, text)
             expect(is_same is is_read, f"same({text!r:.40}, itself) is {is_same!r}, read is {grader.read(text)!r:.40}")
             expect(grader.read(text) == grader.read(text), f"{text!r:.40} is read in two ways")
+            expect(isinstance(grader.read(text), Hashable), f"{text!r:.40} is read as what cannot be hashed")
         for _, reference in judged.right:
             expect(grader.read(reference) is not None, f"the reference {reference!r} cannot be read")
 
     def test_the_same_answers_are_judged_alike(self, judged: Judged) -> None:
         """`same` has no order, holds where readings are equal, and never for a right answer and a wrong one."""
         grader, texts = judged.whole(), judged.texts()
-        reading_of = {text: grader.read(text) for text in texts}
-        for a, b in itertools.combinations(texts, 2):
+        reading_of = {text: grader.read(text) for text in (*texts, *ODD)}
+        for a, b in itertools.combinations(reading_of, 2):
             is_same = grader.same(a, b)
-            expect(grader.same(b, a) is is_same, f"same({a!r}, {b!r}) is {is_same!r}, and not the other way round")
+            expect(grader.same(b, a) is is_same, f"same({a!r:.40}, {b!r:.40}) is {is_same!r}, not the other way round")
             if reading_of[a] is not None and reading_of[a] == reading_of[b]:
-                expect(is_same, f"{a!r} and {b!r} have one reading, {reading_of[a]!r}, and are not the same")
+                expect(
+                    is_same, f"{a!r:.40} and {b!r:.40} have one reading, {reading_of[a]!r:.40}, and are not the same"
+                )
             for reference in texts if is_same else ():
                 verdicts = {grader.grade(answer=text, reference=reference) for text in (a, b)}
                 opposite = {Grade.RIGHT, Grade.WRONG} <= verdicts
-                expect(not opposite, f"{a!r} and {b!r} are the same, and one of them is right for {reference!r}")
+                expect(
+                    not opposite, f"{a!r:.40} and {b!r:.40} are the same, and one of them is right for {reference!r}"
+                )
 
 
 def check_grader(grader: Grader, *, right: Sequence[tuple[str, str]], wrong: Sequence[tuple[str, str]] = ()) -> None:

@@ -162,8 +162,10 @@ class TwoCalls:
             if num_tokens == 0 and cut == 0:
                 tally.prompt = done.prompt_tokens
             is_told = done.prompt_tokens > thought.prompt_tokens > 0  # by the usage of both calls
-            if self.suffix_tokens is None and num_tokens == 0 and is_told and thought.is_exact:
-                self.suffix_tokens = max(1, done.prompt_tokens - thought.prompt_tokens - cut)
+            # Behind a thought that ended by itself a stop text or an end of turn was counted, which is not sent again.
+            length = cut if thought.is_exact else thought.num_tokens if thought.is_cut else None
+            if self.suffix_tokens is None and num_tokens == 0 and is_told and length is not None:
+                self.suffix_tokens = max(1, done.prompt_tokens - thought.prompt_tokens - length)
             ids += done.ids
             logprobs += done.logprobs
             is_shown = is_shown and bool(done.logprobs)

@@ -6,7 +6,7 @@ answered right at all. The table says how often a vote that stands so is right, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -146,9 +146,7 @@ class WaveTable:
         return found
 
 
-def learn_waves(
-    draws: FrozenDraws, predicted_Q: FloatArray | None = None, *, points: Sequence[int] | None = None
-) -> WaveTable:
+def learn_waves(draws: FrozenDraws, predicted_Q: FloatArray | None = None) -> WaveTable:
     """Learns how votes stand, move and end from measured samples, each query's in many orders.
 
     Whether a further wave is worth it is decided from the last sample backwards (as options are priced by simulation:
@@ -164,20 +162,14 @@ def learn_waves(
     Args:
         draws: samples of the training questions under one option; not those that will be reported.
         predicted_Q: predicted chance of a right answer, made without seeing the question, shape (Q,); None: unknown.
-        points: numbers of samples at which it is decided, ascending; None for after each of those that were drawn.
 
     Raises:
-        InvalidInputError: points that do not ascend from 1 or more to what was drawn, or fewer than two questions.
+        InvalidInputError: fewer than two questions.
     """
-    points = tuple(range(1, draws.num_samples + 1)) if points is None else tuple(points)
     num_queries = len(draws.group_Q_T)
-    if list(points) != sorted(set(points)) or not points or points[0] < 1 or points[-1] > draws.num_samples:
-        raise InvalidInputError(
-            f"waves must end after ascending numbers of samples, up to the {draws.num_samples} drawn: {list(points)}"
-        )
     if num_queries < 2:
         raise InvalidInputError("a table of waves needs samples of at least two questions")
-    most = points[-1]
+    most = draws.num_samples
     predicted_Q = np.full(num_queries, 0.5) if predicted_Q is None else np.asarray(predicted_Q, dtype=np.float64)
     fold_Q = assign_folds([str(row) for row in range(num_queries)], num_folds=min(FOLDS, num_queries), seed=0)
     found = []
@@ -189,7 +181,7 @@ def learn_waves(
     _, strength, edges = min(found)
     bin_Q = np.searchsorted(np.array(edges), predicted_Q, side="right")
     seen = _count(draws, bin_Q, np.zeros_like(bin_Q), len(edges) + 1, most)[0]
-    worth, right_X_Q, samples_X_Q = _priced(draws, bin_Q, seen[0], points, strength)
+    worth, right_X_Q, samples_X_Q = _priced(draws, bin_Q, seen[0], strength)
     fitted = [np.round(each, DIGITS) for each in _fit(seen, _mean_odds(predicted_Q, bin_Q), strength)]
     visits = seen[0].sum(axis=1)
     states = []
@@ -198,7 +190,7 @@ def learn_waves(
         states.append(WaveState(drawn, top, second, round(float(visits[drawn, top, second]), 3), *numbers))
     centre = float(log_odds(predicted_Q).mean())
     return WaveTable(
-        points=points,
+        points=tuple(range(1, most + 1)),
         edges=edges,
         centre=round(centre, DIGITS),
         strength=strength,
@@ -209,19 +201,18 @@ def learn_waves(
 
 
 def _priced(
-    draws: FrozenDraws, bin_Q: IntArray, visits: FloatArray, points: Sequence[int], strength: float
+    draws: FrozenDraws, bin_Q: IntArray, visits: FloatArray, strength: float
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """What the next wave is worth in each state, shape (N, G, A, B); what each question came to, shape (X, Q) each."""
-    most = points[-1]
+    most = draws.num_samples
     right_Q_R_N, standing = draws.right_Q_R_N, draws.standing_Q_R_N
     shape = (len(PRICES), *right_Q_R_N.shape[:2])
     price_X, worth = np.array(PRICES)[:, None, None], np.zeros(visits.shape)
     right_N = {most: np.broadcast_to(right_Q_R_N[:, :, most], shape)}
     samples_N = {most: np.zeros(shape)}
     for drawn in range(most - 1, -1, -1):
-        after = next(point for point in points if point > drawn)
-        now = right_Q_R_N[:, :, drawn]
-        more = samples_N[after] + (after - drawn)
+        now, after = right_Q_R_N[:, :, drawn], drawn + 1
+        more = samples_N[after] + 1
         if not drawn:
             right_N[0], samples_N[0] = right_N[after], more
             break

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
+from ...core.files import RepeatedKeyError, one_of_each
 from ...core.problems import Problems, excerpt
 from .batch import BATCH_BYTES, BATCH_ROWS, MAX_COLUMNS, Batch, Wanted, too_many_columns
 from .lines import CHUNK, MAX_LINE, not_utf8, read_lines, too_long, utf8
@@ -31,28 +32,13 @@ def parse_json(text: str) -> Any:
     return value
 
 
-class _RepeatedError(ValueError):
-    """A key that occurs twice in one object."""
-
-
-def _one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise _RepeatedError(f"the key {excerpt(name)} occurs twice in one object; leave one of them")
-            seen.add(name)
-    return found
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_one_of_each)
+_DECODER = json.JSONDecoder(object_pairs_hook=one_of_each)
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error.msg} at column {error.colno}"
-    if isinstance(error, _RepeatedError):
+    if isinstance(error, RepeatedKeyError):
         return str(error)
     if isinstance(error, RecursionError):
         return "not usable JSON: nested too deeply"
