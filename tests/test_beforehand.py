@@ -124,6 +124,14 @@ OTHERS = {
     ),
     "doctor: template": (["doctor", "--base-url", "http://127.0.0.1:1", "--template", "boxd"], ["'boxed'"]),
     "doctor: option": (["doctor", "--base-url", "http://127.0.0.1:1", "--engine-option", "nope=1"], ["'nope'"]),
+    "doctor: a level twice": (
+        ["doctor", "--base-url", "http://127.0.0.1:1", "--questions", "q.jsonl", "--levels", "low,high,low"],
+        ["--levels names a level twice"],
+    ),
+    "doctor: out is the questions": (
+        ["doctor", "--base-url", "http://127.0.0.1:1", "--questions", "q.jsonl", "--out", "q.jsonl"],
+        ["q.jsonl", "would be replaced"],
+    ),
     "doctor: questions": (
         ["doctor", "--base-url", "http://127.0.0.1:1", "--questions", "no.jsonl"],
         ["no.jsonl"],

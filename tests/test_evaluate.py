@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from evaluation_data import profile, synthetic
+from forethought import report
 from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
 from forethought.core.profile import Profile
@@ -317,6 +318,28 @@ def test_refuses(changes: dict[str, Any], error: type[Exception], words: str) ->
     )
     with pytest.raises(error, match=words):
         evaluate(measured, predicted, mean_train, **{"num_resamples": 100, **changes})
+
+
+def test_queries_without_a_trace_at_some_cap_are_left_out_with_a_note() -> None:
+    """A gateway's journal knows each question under the caps that its requests got."""
+    whole, predicted, mean_train = synthetic(40)
+    tried_Q_B = np.full(whole.num_right_Q_B.shape, 4)
+    tried_Q_B[3, 2:] = 0
+    right_Q_B = np.where(tried_Q_B > 0, whole.num_right_Q_B, 0)
+    lacking = dataclasses.replace(whole, tried_Q_B=tried_Q_B, num_right_Q_B=right_Q_B)
+    found = evaluate(lacking, predicted, mean_train, num_resamples=100)
+    assert found.num_queries == 39
+    assert "1 of 40 queries was not tried under every option, and is left out." in found.notes
+
+
+@pytest.mark.parametrize(("num_queries", "words"), [(1, "n = 1 question, too few"), (8, "n = 8 questions, too few")])
+def test_intervals_of_few_questions_are_said_to_prove_nothing(num_queries: int, words: str) -> None:
+    """Resampling one question gives an interval without width."""
+    measured, predicted, mean_train = synthetic(num_queries)
+    text = report.page(evaluate(measured, predicted, mean_train, num_resamples=100)).text()
+    assert f"{words} for a proof" in text
+    many = report.page(evaluate(*synthetic(30), num_resamples=100)).text()
+    assert "n = 30 questions, 4 traces each." in many
 
 
 @pytest.mark.slow

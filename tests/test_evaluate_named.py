@@ -187,7 +187,7 @@ def test_queries_that_lack_an_option_are_left_out_and_counted() -> None:
     lacking = with_tries(measured, tried_Q_B)
     found = evaluate(lacking, predicted, mean_train, num_resamples=100)
     assert found.num_queries == 56
-    assert "4 of 60 queries were not tried under every option, and were left out." in found.notes
+    assert "4 of 60 queries were not tried under every option, and are left out." in found.notes
     assert found.num_traces == (2, 4)
     kept = np.flatnonzero((tried_Q_B > 0).all(axis=1))
     again = evaluate(lacking.select(kept), predicted.select(kept), mean_train, num_resamples=100)

@@ -188,6 +188,21 @@ def test_questions_without_states_or_with_nan_are_left_out_of_every_row() -> Non
     assert without.num_queries == 40  # the layer that holds NaN is not asked for
 
 
+def test_options_with_other_numbers_of_traces_are_judged_by_their_own() -> None:
+    profile = made_up()
+    right_Q_B, tried_Q_B = profile.num_right_Q_B.copy(), np.full(profile.num_right_Q_B.shape, 4)
+    tried_Q_B[5, 3:] = right_Q_B[5, 3:] = 0
+    right_Q_B[:, 0] *= 3
+    tried_Q_B[:, 0] = 12
+    profile = replace(profile, num_right_Q_B=right_Q_B, tried_Q_B=tried_Q_B, num_tried_Q=tried_Q_B.max(axis=1))
+    hidden_Q_L_D = np.random.default_rng(1).normal(size=(40, 2, 6)).astype(np.float16)
+    states = {"last": held_by(profile, hidden_Q_L_D)}
+    result = layers.study(profile, states, layers=(0, 1), levels=(48.0,), num_resamples=100)
+    assert result.num_queries == 39
+    assert all(0.0 < row.log_loss.value < 1.0 and row.squared_error.value < 0.5 for row in result.rows)
+    assert 0.0 < result.uniform[0].value < 1.0
+
+
 def test_too_few_questions_are_refused() -> None:
     profile = made_up(9)
     states = held_by(profile, np.ones((9, 2, 4), dtype=np.float16))

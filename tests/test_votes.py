@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 import forethought as ft
 from command_line import json_caller, write_sums
+from forethought import report
 from forethought.control.answers import abstained_words
 from forethought.control.learning_votes import with_votes
 from forethought.control.voting import Gathering
-from forethought.core.data import Generation, Logprobs, Query, Request, StopReason
+from forethought.core.data import Cost, Generation, Logprobs, Query, Request, StopReason
 from forethought.core.menu import Menu
 from forethought.core.options import Option
 from forethought.core.profile import UNTRIED, Profile
@@ -177,8 +178,6 @@ def test_numbers_of_samples_that_no_question_has_are_refused(profile: Profile, s
 def test_an_option_with_fewer_traces_bounds_the_numbers_of_samples(
     profile: Profile, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from dataclasses import replace
-
     assert profile.traces is not None
     grade_N_B = profile.traces.grade_N_B.copy()
     grade_N_B[:, 1] = np.where(profile.traces.sample_N < 2, grade_N_B[:, 1], UNTRIED)
@@ -204,16 +203,12 @@ def test_an_option_with_fewer_traces_bounds_the_numbers_of_samples(
 
 
 def test_counts_alone_do_not_vote(profile: Profile) -> None:
-    from dataclasses import replace
-
     with pytest.raises(InvalidInputError, match="holds counts and no answers, which votes need"):
         with_votes(replace(profile, traces=None), [1, 2])
 
 
 def with_logprobs(profile: Profile) -> Profile:
     """The same, as if the model had found its right answers, and only these, likely."""
-    from dataclasses import replace
-
     assert profile.traces is not None
     logprob_N_B = np.where(profile.traces.grade_N_B == 1, np.log(0.9), np.log(0.2)).astype(np.float32)
     return replace(profile, traces=replace(profile.traces, answer_logprob_N_B=logprob_N_B))
@@ -312,6 +307,40 @@ def test_numbers_of_samples_have_bounds(samples: int) -> None:
 @pytest.fixture(scope="module")
 def predictor(profile: Profile) -> ft.Predictor:
     return ft.train(profile, "text", samples=[1, 2, 4])
+
+
+def test_the_fair_oracle_chooses_by_one_half_of_the_samples_and_is_judged_on_the_other(profile: Profile) -> None:
+    for judged in (
+        ft.evaluate("mean", profile, num_resamples=100),
+        ft.evaluate("mean", profile, samples=[1, 2, 8], num_resamples=100),
+    ):
+        fair, oracle = (judged.select(Cost.SPENT, each) for each in ("fair-oracle", "oracle"))
+        assert len(fair) == len(oracle) == len(judged.levels[Cost.SPENT])
+        assert all(one.accuracy.value < other.accuracy.value for one, other in zip(fair[1:], oracle[1:], strict=True))
+        too_many = [
+            share for row in fair for share, num in zip(row.shares, judged.menu.samples_B, strict=True) if num > 4
+        ]
+        assert not any(too_many)  # a half of 8 samples
+        assert "fair oracle" in report.page(judged).markdown()
+        assert "The fair oracle chooses by one half" in "".join(judged.notes)
+    counts = replace(profile, traces=None)
+    assert not ft.evaluate("mean", counts, num_resamples=100).select(Cost.SPENT, "fair-oracle")
+
+
+def test_where_samples_are_luck_alone_only_the_oracle_gains(profile: Profile) -> None:
+    """Each question is as hard under each cap: what differs between questions and caps is chance."""
+    assert profile.traces is not None
+    grade_N_B = np.random.default_rng(0).integers(0, 2, profile.traces.grade_N_B.shape).astype(np.int8)
+    starts_Q = np.arange(0, len(grade_N_B), 8)
+    right_Q_B = np.add.reduceat(grade_N_B == 1, starts_Q, dtype=np.int64)
+    lucky = replace(profile, traces=replace(profile.traces, grade_N_B=grade_N_B), num_right_Q_B=right_Q_B)
+    judged = ft.evaluate("mean", lucky, num_resamples=400)
+    gains = {each.policy: each.gain for each in judged.summaries if each.cost is Cost.SPENT}
+    fair, oracle = gains["fair-oracle"], gains["oracle"]
+    assert fair is not None
+    assert oracle is not None
+    assert fair.low < 0.0 < fair.high
+    assert oracle.low > 0.03
 
 
 QUESTIONS = [{"id": f"n{n}", "question": f"What is {n} times 7?", "answer": str(7 * n)} for n in range(60, 90)]

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..control import evaluating, sources
 from ..control.budgets import load_budgets, read_plan
-from ..control.learning_votes import with_votes, with_votes_of
+from ..control.learning_votes import halves, with_votes, with_votes_of
 from ..control.results import answer_rows, outcomes, read_summary
 from ..core import registry
 from ..core.data import Query
@@ -264,11 +264,13 @@ def evaluation(
             how=how,
             progress=progress,
         )
+    profile, voting = sources.open_profile(settings.run), (settings.samples, settings.vote_weights)
     return evaluating.cross_fitted(
-        with_votes(sources.open_profile(settings.run), settings.samples, settings.vote_weights),
+        with_votes(profile, *voting),
         settings.predictor,
         allocator=allocator,
         how=how,
+        parts=halves(profile, *voting),
         progress=progress,
     )
 

@@ -29,7 +29,7 @@ from ..predictors.parts.making import Progress, make_estimator
 from ..predictors.parts.making import silent as quiet
 from ..predictors.predictor import Predictor
 from ..runs.profiles import common_menu, curves_on_menu, on_menu, with_layers
-from .learning_votes import with_votes, with_votes_of
+from .learning_votes import Halves, halves, with_votes, with_votes_of
 from .planning import forecast
 from .training import asked_now, check_profiles
 
@@ -90,6 +90,7 @@ def evaluate(
     check_profiles([profile])
     if isinstance(predictor, Predictor) and samples:
         vote_weights = vote_weights or predictor.card.vote_weights
+    parts = halves(profile, samples, vote_weights) if samples else None
     profile = with_votes(profile, samples, vote_weights)
     how = Judging(mean_tokens, mean_usd, num_resamples, seed)
     made = registry.make("allocators", allocator, {}) if isinstance(allocator, str) else allocator
@@ -97,7 +98,7 @@ def evaluate(
         raise InvalidInputError(f"the predictor must be a Predictor or a registered name, not {excerpt(predictor)}")
     with watched(progress) as said:
         if isinstance(predictor, str):
-            return cross_fitted(profile, predictor, allocator=made, how=how, progress=said)
+            return cross_fitted(profile, predictor, allocator=made, how=how, parts=parts, progress=said)
         measured, notes = held_out(profile, {"the predictor": predictor})
         asking = predictor.card.asking or Asking()
         return evaluate_on(
@@ -107,6 +108,7 @@ def evaluate(
             asked=lambda: asked_now(measured, asking, engine, said),
             allocator=made,
             how=how,
+            parts=parts,
             progress=said,
         )
 
@@ -124,16 +126,31 @@ def evaluate_on(
     asked: Callable[[], Profile],
     allocator: Allocator,
     how: Judging,
+    parts: Halves | None = None,
     progress: Progress = quiet,
 ) -> Evaluation:
-    """A predictor judged on a profile that it was not trained on; `asked` is called where difficulties are lacking."""
+    """A predictor judged on a profile that it was not trained on.
+
+    Args:
+        predictor: trained.
+        measured: of other questions; of single samples, or of votes.
+        notes: what must be known of them.
+        asked: gives the profile with the model's stated difficulties, where these are lacking.
+        allocator: divides totals.
+        how: levels, resamples, seed.
+        parts: halves of the samples behind votes, see `learning_votes.halves`.
+        progress: called with what is being done, steps done and steps in all.
+    """
     if DIFFICULTY in predictor.card.features.reads and not measured.difficulties:
         measured = asked()
+    card = predictor.card
+    numbers = set(card.menu.samples_B.tolist())
+    parts = parts or halves(measured, sorted(numbers) if max(numbers) > 1 else (), card.vote_weights)
     measured, predicted, mean_train, more = held_out_curves(predictor, measured, progress=progress)
     notes += more
     for note in notes:
         logger.warning("note: %s", note)
-    return _evaluated(measured, predicted, mean_train, notes, allocator, how, progress)
+    return _evaluated(measured, predicted, mean_train, notes, allocator, how, parts, progress)
 
 
 def cross_fitted(
@@ -142,12 +159,13 @@ def cross_fitted(
     *,
     allocator: Allocator,
     how: Judging,
+    parts: Halves | None = None,
     progress: Progress = quiet,
 ) -> Evaluation:
-    """A kind of predictor judged on a profile, each query predicted by fits that did not see it."""
+    """A kind of predictor judged on a profile, each query predicted by fits that did not see it; `parts` as above."""
     make_estimator(training.named(predictor, measured))
     predicted, mean_train = training.cross_fit(measured, predictor=predictor, seed=how.seed, progress=progress)
-    return _evaluated(measured, predicted, mean_train, (), allocator, how, progress)
+    return _evaluated(measured, predicted, mean_train, (), allocator, how, parts or halves(measured), progress)
 
 
 def _evaluated(
@@ -157,6 +175,7 @@ def _evaluated(
     notes: tuple[str, ...],
     allocator: Allocator,
     how: Judging,
+    parts: Halves | None,
     progress: Progress,
 ) -> Evaluation:
     return evaluate_curves(
@@ -167,6 +186,7 @@ def _evaluated(
         costs=known_costs(measured, mean_train),
         mean_tokens=how.mean_tokens or None,
         mean_usd=how.mean_usd or None,
+        halves=parts,
         num_resamples=how.num_resamples,
         seed=how.seed,
         notes=notes,

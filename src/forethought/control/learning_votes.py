@@ -11,10 +11,13 @@ from ..core.features import MIN_QUERIES
 from ..core.menu import Menu
 from ..core.profile import Profile
 from ..errors import InvalidInputError, InvalidSettingsError
+from ..evaluation.splits import drawn, even
 from ..evaluation.votes import frozen_draws, most_samples, voted
 from ..predictors.parts.wave_table import learn_waves
 from ..predictors.predictor import Predictor
 from .judging import Judge
+
+Halves = tuple[Profile, Profile]
 
 
 def with_votes(profile: Profile, samples: Sequence[int], weigh_by: str = "") -> Profile:
@@ -35,6 +38,19 @@ def with_votes_of(menu: Menu, profile: Profile, weigh_by: str = "") -> Profile:
             f"the votes of {menu}: measure more, forethought profile --traces N"
         )
     return with_votes(profile, sorted(numbers), weigh_by)
+
+
+def halves(profile: Profile, samples: Sequence[int] = (), weigh_by: str = "") -> Halves | None:
+    """The even and the odd samples of a profile, with the votes that either has enough of; None without two of each."""
+    if profile.traces is None or not profile.num_queries or (profile.num_tried_Q < 2).any():
+        return None
+    is_even_N_B = even(profile)
+    one, other = drawn(profile, is_even_N_B), drawn(profile, ~is_even_N_B)
+    if not samples:
+        return one, other
+    most = int(min(one.tries_Q_B.min(), other.tries_Q_B.min()))
+    numbers = [number for number in samples if number <= most]
+    return (with_votes(one, numbers, weigh_by), with_votes(other, numbers, weigh_by)) if numbers else None
 
 
 def with_waves(predictor: Predictor, profile: Profile, samples: Sequence[int]) -> Predictor:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..core.data import Cost, Curves
+from ..core.menu import Menu
 from ..core.profile import Profile
 from ..core.terms import TOKEN_COSTS
 from ..errors import InvalidInputError, InvalidMenuError, InvalidSettingsError, MismatchError
-from ..runs.profiles import curves_on_menu
+from ..runs.profiles import curves_on_menu, on_menu
 
 
 def known_costs(measured: Profile, mean_train: Curves) -> tuple[Cost, ...]:
@@ -30,7 +31,7 @@ def known_costs(measured: Profile, mean_train: Curves) -> tuple[Cost, ...]:
 def comparable(
     measured: Profile, predicted: Sequence[Curves], mean_train: Curves
 ) -> tuple[Profile, list[Curves], Curves, tuple[str, ...]]:
-    """All on the profile's menu, and its queries that were tried under every named option, with a note on the others.
+    """All on the profile's menu, and its queries that were tried under every option, with a note on the others.
 
     Curves of the same named options, in another order or at other budgets, are put in the profile's.
 
@@ -39,7 +40,7 @@ def comparable(
     """
     predicted, mean_train = [_on(measured, each) for each in predicted], _on(measured, mean_train)
     num_left_out = int((~measured.is_complete_Q).sum())
-    if not (measured.menu.is_named and num_left_out):
+    if not num_left_out or (measured.tried_Q_B is None and not measured.menu.is_named):
         return measured, predicted, mean_train, ()
     if num_left_out == measured.num_queries:
         num_tried_B = (measured.tries_Q_B > 0).sum(axis=0)
@@ -52,9 +53,28 @@ def comparable(
     predicted = [each.select(kept) if each.query_ids == measured.query_ids else each for each in predicted]
     if mean_train.query_ids == measured.query_ids:
         mean_train = mean_train.select(kept)
-    was = "query was" if num_left_out == 1 else "queries were"
-    note = f"{num_left_out:,} of {measured.num_queries:,} {was} not tried under every option, and were left out."
+    was, are = ("was", "is") if num_left_out == 1 else ("were", "are")
+    of_all = f"{num_left_out:,} of {measured.num_queries:,} queries"
+    note = f"{of_all} {was} not tried under every option, and {are} left out."
     return measured.select(kept), predicted, mean_train, (note,)
+
+
+def matched(measured: Profile, first: Profile, second: Profile) -> tuple[Profile, Profile] | None:
+    """Two halves of a profile's samples, of its queries and at its options, as far as both have them.
+
+    None where a query lacks one of them in a half.
+    """
+    row_of = {name: row for row, name in enumerate(first.query_ids)}
+    if second.query_ids != first.query_ids or not row_of.keys() >= set(measured.query_ids):
+        return None
+    menu: Menu | None = measured.menu
+    for each in (first, second):
+        menu = menu and menu.common(each.menu)
+    if menu is None:
+        return None
+    rows = np.array([row_of[name] for name in measured.query_ids])
+    one, other = (on_menu(each, menu).select(rows) for each in (first, second))
+    return (one, other) if one.is_complete_Q.all() and other.is_complete_Q.all() else None
 
 
 def _on(measured: Profile, curves: Curves) -> Curves:

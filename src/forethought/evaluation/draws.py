@@ -22,11 +22,11 @@ from .checks import check_levels, known_costs
 from .frontier import Frontier, times_used
 from .levels import half_way, spread
 from .offline import data_hash
-from .policies import BLIND, UNIFORM, Policies, PolicyOutcome
+from .policies import BLIND, FAIR_ORACLE, UNIFORM, Policies, PolicyOutcome
 from .results import COUNTED, Estimate, Result
 from .splits import Split, drawn, even, firsts, half
 
-HISTORY, FAIR_ORACLE = "history", "fair-oracle"
+HISTORY = "history"
 DRAWS_POLICIES = (UNIFORM, BLIND, HISTORY, FAIR_ORACLE)
 GRID = 48  # plans of each policy, besides those at what is asked for: what lies between two is a mix of both
 CHOOSING = "even samples choose and odd samples are evaluated, and vice versa"

@@ -18,7 +18,7 @@ from ..core.terms import TOKEN_COSTS
 from ..errors import MismatchError
 from .bootstrap import estimate, resampled_means
 from .calibration import calibrate
-from .checks import check_inputs, comparable, known_costs
+from .checks import check_inputs, comparable, known_costs, matched
 from .levels import half_way, spread
 from .policies import Policies, PolicyOutcome
 from .resampled import Resampled
@@ -34,13 +34,14 @@ def evaluate(
     costs: Sequence[Cost] | None = None,
     mean_tokens: Sequence[float] | None = None,
     mean_usd: Sequence[float] | None = None,
+    halves: tuple[Profile, Profile] | None = None,
     num_resamples: int = 2000,
     seed: int = 0,
     provenance: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Evaluation:
-    """Compares forethought's plans with uniform, blind, greedy and the oracle, on measured curves.
+    """Compares forethought's plans with uniform, blind, greedy and the oracles, on measured curves.
 
     A policy's gain is its accuracy less what a baseline reaches *at the policy's own realised mean tokens*, or USD: a
     plan made from predicted spend misses its target, and comparing rows of one target would credit the policy that
@@ -54,7 +55,7 @@ def evaluate(
 
     Args:
         measured: the profile of the split that is reported, with every query tried at least once. Queries that were
-            not tried under every named option are left out, with a note.
+            not tried under every option are left out, with a note.
         predicted: predicted curves of the same queries, in the same order. Without tokens, spent cost is planned with
             the mean train usage curve; without the prompts' tokens, bills are planned with those measured. Named
             options may stand in another order than the profile's.
@@ -66,6 +67,8 @@ def evaluate(
             cheapest option costs to what the dearest does, by the mean train curve under spent cost: see
             `levels.spread`.
         mean_usd: levels in mean USD per query; by default they are spread alike.
+        halves: two parts of each query's samples, at the profile's options or some of them: with these there is a fair
+            oracle, which chooses by one and is evaluated on the other. Not where a query lacks an option in one.
         num_resamples: bootstrap resamples.
         seed: of the bootstrap.
         provenance: what the profile's own `info` does not say, for the report: the command, the predictor, how the
@@ -90,7 +93,8 @@ def evaluate(
             "the mean train curve has no tokens, so nothing can be planned under spent cost; "
             "profile the train split again, or evaluate with --cost granted only"
         )
-    policies = Policies(measured, predicted, mean_train, allocator)
+    halves = None if halves is None else matched(measured, *halves)
+    policies = Policies(measured, predicted, mean_train, allocator, halves)
     levels = {cost: levels_of(cost, policies, mean_usd if cost is Cost.USD else mean_tokens) for cost in costs}
     how = {"num_resamples": num_resamples, "seed": seed}
     judged = []
@@ -116,7 +120,7 @@ def evaluate(
         savings=tuple(saving for each in judged for saving in each.savings()),
         losses=tuple(loss for each in judged for loss in each.losses()),
         calibration=calibrate(measured, predicted, policies.mean_B, mean_tokens_B, **how),
-        notes=(*notes, *left_out, *_notes(measured, predicted, costs), *policies.notes),
+        notes=(*notes, *left_out, *_notes(measured, predicted, costs, halves), *policies.notes),
         data_hash=data_hash(measured),
         measured=measured,
         predicted=predicted,
@@ -185,6 +189,13 @@ NAMED = (
     "the accuracy of uniform, which chooses by cost only, then falls; the relevant gain is that over blind, which "
     "leaves such options out."
 )
+NO_FAIR_ORACLE = (
+    "There is no fair oracle: each query needs single samples, so many that half of them choose and the others judge."
+)
+FAIR_ORACLE_IS = (
+    "The fair oracle chooses by one half of each query's samples and is evaluated on the other half, both ways. It "
+    "knows fewer samples than the oracle, and votes of at most half as many, so it is not an upper bound."
+)
 COUNTS = {
     Cost.GRANTED: "Granted cost counts the budgets of the options: their usual number of tokens, which is not a cap.",
     Cost.SPENT: "Spent cost counts the generated tokens: thought and answer. Policies are not compared under granted "
@@ -199,7 +210,9 @@ def named_notes(measured: Profile, costs: Sequence[Cost]) -> tuple[str, ...]:
     return (NAMED, *(COUNTS[cost] for cost in costs)) if measured.menu.is_named else ()
 
 
-def _notes(measured: Profile, predicted: Curves, costs: Sequence[Cost]) -> tuple[str, ...]:
+def _notes(
+    measured: Profile, predicted: Curves, costs: Sequence[Cost], halves: tuple[Profile, Profile] | None
+) -> tuple[str, ...]:
     fewest, is_named = num_traces(measured)[0], measured.menu.is_named
     notes = [
         *(named_notes(measured, costs) or [CAPS]),
@@ -211,8 +224,8 @@ def _notes(measured: Profile, predicted: Curves, costs: Sequence[Cost]) -> tuple
         "intervals exclude 0 by chance; the mean over all levels has its own interval.",
         f"The oracle chooses and is evaluated on the same counts (as few as {fewest} traces per query), so its result "
         "is too optimistic (selection bias), more so with fewer traces. The share of the gap closed is therefore too "
-        "low rather than too high. greedy-oracle has the same bias. Counts do not say which trace was right at which "
-        "cap, so the oracle cannot be evaluated on other traces.",
+        "low rather than too high. greedy-oracle has the same bias.",
+        NO_FAIR_ORACLE if halves is None else FAIR_ORACLE_IS,
     ]
     if not measured.is_spend_measured:
         notes.append(

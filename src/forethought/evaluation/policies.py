@@ -18,8 +18,8 @@ from ..errors import InvalidSettingsError
 from .frontier import shares_for
 
 UNIFORM, BLIND, FORETHOUGHT, GREEDY = "uniform", "blind", "forethought", "greedy"
-GREEDY_ORACLE, ORACLE = "greedy-oracle", "oracle"
-POLICIES = (UNIFORM, BLIND, FORETHOUGHT, GREEDY, GREEDY_ORACLE, ORACLE)
+GREEDY_ORACLE, ORACLE, FAIR_ORACLE = "greedy-oracle", "oracle", "fair-oracle"
+POLICIES = (UNIFORM, BLIND, FORETHOUGHT, GREEDY, GREEDY_ORACLE, ORACLE, FAIR_ORACLE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +33,7 @@ class PolicyOutcome:
         granted_Q: the cap given, shape (Q,).
         spent_Q: measured mean tokens under that option, shape (Q,).
         share_B: share of the queries at each option, shape (B,).
-        plans: the plans behind it, one per batch; empty for uniform and blind.
+        plans: the plans behind it, one per batch; empty for uniform, blind and the fair oracle.
         usd_Q: measured mean bill under that option in USD, shape (Q,); None where it is not known.
     """
 
@@ -63,12 +63,21 @@ class Policies:
             without the prompts' tokens, those measured, which are known before anything is generated.
         mean_train: the mean train curve, one row, or more whose mean is taken; without tokens, a cap costs itself.
         allocator: makes forethought's plans: a registered name, or an allocator.
+        halves: of each query's samples, for the fair oracle, on options of the measured menu; None for no such policy.
 
     Attributes:
         usd_Q_B: measured bills in USD, shape (Q, B); None where prices or tokens are not known.
     """
 
-    def __init__(self, measured: Profile, predicted: Curves, mean_train: Curves, allocator: str | Allocator) -> None:
+    def __init__(
+        self,
+        measured: Profile,
+        predicted: Curves,
+        mean_train: Curves,
+        allocator: str | Allocator,
+        halves: tuple[Profile, Profile] | None = None,
+    ) -> None:
+        self.halves = halves
         self.measured, self.any_order = measured.curves, measured.menu.is_named
         has_usd = measured.is_spend_measured and self.measured.is_billable
         self.usd_Q_B = self.measured.usd_Q_B if has_usd else None
@@ -99,6 +108,8 @@ class Policies:
         yield self.planned(GREEDY, self.predicted, "greedy", cost, level)
         yield self.planned(GREEDY_ORACLE, self.known, "greedy", cost, level)
         yield self.oracle(cost, level)
+        if self.halves is not None:
+            yield self.fair_oracle(*self.halves, cost, level)
 
     def uniform(self, cost: Cost, level: float) -> PolicyOutcome:
         """Neighbours in mean cost at random, so that the mean is `level`: one option for all, or two."""
@@ -156,17 +167,25 @@ class Policies:
         )
         return replace(self.given(policy, np.concatenate([plan.budget_Q for plan in plans]), level), plans=plans)
 
-    def given(self, policy: str, budget_Q: IntArray, level: float) -> PolicyOutcome:
-        """The result of given budgets."""
-        columns_Q_1 = self.measured.menu.columns(budget_Q)[:, None]
+    def given(self, policy: str, budget_Q: IntArray, level: float, on: Curves | None = None) -> PolicyOutcome:
+        """The result of given budgets, on the measured curves or on others at some of their options."""
+        measured = self.measured if on is None else on
+        columns_Q_1 = measured.menu.columns(budget_Q)[:, None]
+
+        def taken(cost: Cost) -> FloatArray:
+            costs_Q_B = measured.costs_Q_B(cost)
+            assert costs_Q_B is not None
+            cost_Q: FloatArray = np.take_along_axis(costs_Q_B, columns_Q_1, axis=1)[:, 0]
+            return cost_Q
+
         return PolicyOutcome(
             policy=policy,
             level=level,
-            accuracy_Q=np.take_along_axis(self.measured.p_Q_B, columns_Q_1, axis=1)[:, 0],
+            accuracy_Q=np.take_along_axis(measured.p_Q_B, columns_Q_1, axis=1)[:, 0],
             granted_Q=budget_Q.astype(np.float64),
-            spent_Q=np.take_along_axis(self.costs_Q_B(Cost.SPENT), columns_Q_1, axis=1)[:, 0],
-            share_B=np.bincount(columns_Q_1[:, 0], minlength=len(self.mean_B)) / len(budget_Q),
-            usd_Q=None if self.usd_Q_B is None else np.take_along_axis(self.usd_Q_B, columns_Q_1, axis=1)[:, 0],
+            spent_Q=taken(Cost.SPENT),
+            share_B=np.bincount(self.measured.menu.columns(budget_Q), minlength=len(self.mean_B)) / len(budget_Q),
+            usd_Q=None if self.usd_Q_B is None else taken(Cost.USD),
         )
 
     def oracle(self, cost: Cost, level: float) -> PolicyOutcome:
@@ -185,6 +204,25 @@ class Policies:
         missing = lp_bound(pose(self.known, total=plan.total, cost=cost)) - plan.expected_accuracy
         self._oracle_shortfall[cost] = max(self._oracle_shortfall.get(cost, 0.0), missing)
         return outcome
+
+    def fair_oracle(self, first: Profile, second: Profile, cost: Cost, level: float) -> PolicyOutcome:
+        """The best plan for one half of each query's samples, on the other half; the mean of both ways."""
+        one, other = (
+            self.given(FAIR_ORACLE, self._best(choosing, cost, level).budget_Q, level, judged.curves)
+            for choosing, judged in ((first, second), (second, first))
+        )
+        return replace(
+            one,
+            accuracy_Q=(one.accuracy_Q + other.accuracy_Q) / 2.0,
+            granted_Q=(one.granted_Q + other.granted_Q) / 2.0,
+            spent_Q=(one.spent_Q + other.spent_Q) / 2.0,
+            share_B=(one.share_B + other.share_B) / 2.0,
+            usd_Q=None if one.usd_Q is None or other.usd_Q is None else (one.usd_Q + other.usd_Q) / 2.0,
+        )
+
+    def _best(self, profile: Profile, cost: Cost, level: float) -> Allocation:
+        curves = replace(profile.curves, tokens_Q_B=self._in_order(profile.tokens_Q_B))
+        return allocate("envelope", curves, total=_total(curves, cost, level), cost=cost)
 
     @property
     def notes(self) -> tuple[str, ...]:

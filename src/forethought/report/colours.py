@@ -5,8 +5,8 @@ from __future__ import annotations
 import colorsys
 import re
 
-from ..evaluation.draws import FAIR_ORACLE, HISTORY
-from ..evaluation.policies import BLIND, FORETHOUGHT, GREEDY, GREEDY_ORACLE, ORACLE, UNIFORM
+from ..evaluation.draws import HISTORY
+from ..evaluation.policies import BLIND, FAIR_ORACLE, FORETHOUGHT, GREEDY, GREEDY_ORACLE, ORACLE, UNIFORM
 
 # Okabe and Ito's palette, darker: each is read as text on white (4.5 to 1, WCAG 2.2), and they differ in lightness, for
 # readers who see fewer hues. The order is that of every table and legend.

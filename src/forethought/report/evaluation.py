@@ -220,8 +220,9 @@ def _cost_parts(result: Evaluation, cost: Cost) -> Iterator[Part]:
     yield Part("", [_levels_table(result, cost)], on="page")
     level, paid = result.headline[cost], _paid(result, cost)
     rows = rows_at(result, cost, level)
-    table = Table(["policy", "right", *map(cost_name, paid), *GAINS], [_cells(rows[each], paid) for each in POLICIES])
-    blocks = [table, *_shares_table(result, rows, POLICIES)]
+    known = [each for each in POLICIES if each in rows]
+    table = Table(["policy", "right", *map(cost_name, paid), *GAINS], [_cells(rows[each], paid) for each in known])
+    blocks = [table, *_shares_table(result, rows, known)]
     yield Part(f"{level_words(level, cost)} {unit} per question", blocks, on="page", level=3)
     savings = [each for each in result.savings if each.cost is cost and each.budget in _headlines(result)[cost]]
     yield Part(f"{unit} saved at equal accuracy", [_savings_table(savings)], on="page", level=3)

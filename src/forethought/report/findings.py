@@ -15,7 +15,7 @@ from ..evaluation.live import LiveComparison
 from ..evaluation.policies import BLIND, FORETHOUGHT, ORACLE, UNIFORM
 from ..evaluation.resampled import SAME
 from ..evaluation.results import COUNTED, Estimate, Evaluation, PolicyRow, Saving
-from .wording import NOT_REACHED, UNITS, amount, level_words, points
+from .wording import NOT_REACHED, UNITS, amount, level_words, points, sample_size
 
 FIFTHS = ("hardest fifth", "second hardest fifth", "middle fifth", "second easiest fifth", "easiest fifth")
 SHOWN = (UNIFORM, BLIND, FORETHOUGHT, ORACLE)  # policies
@@ -89,8 +89,7 @@ def evaluation_decision(result: Evaluation) -> Iterator[str]:
         if number:
             yield f"{ends}."
         else:
-            sample = f"n = {result.num_queries:,} questions, {traces} trace{'' if traces == '1' else 's'} each"
-            yield f"{ends}; {sample}."
+            yield f"{ends}; {sample_size(result.num_queries)}, {traces} trace{'' if traces == '1' else 's'} each."
             yield _over_blind(result, cost, row)
 
 
@@ -142,7 +141,7 @@ def comparison_decision(result: Comparison) -> Iterator[str]:
         said = (
             f"In {COUNTED[cost]} {best.name} gains most of {len(scores)}: {difference(best.gain_over_blind)} over blind"
         )
-        yield f"{said} (mean over all levels, n = {result.num_queries:,} questions){_lead(scores, best)}."
+        yield f"{said} (mean over all levels, {sample_size(result.num_queries)}){_lead(scores, best)}."
 
 
 def best_title(result: Comparison, cost: Cost) -> str:
@@ -171,7 +170,7 @@ def draws_decision(result: DrawsEvaluation) -> Iterator[str]:
         assert own.gain is not None
         words = compared("the history", own.accuracy.value, "uniform", rows[UNIFORM].accuracy.value, own.gain)
         yield f"At {so_many(level, cost)} per question {words}."
-        yield f"Gain {difference(own.gain)}; n = {result.num_queries:,} questions."
+        yield f"Gain {difference(own.gain)}; {sample_size(result.num_queries)}."
     cost = costs_shown(result)[0]
     best = max((each for each in result.options if each.cost is cost), key=lambda each: each.accuracy.value)
     saved = best.saved[HISTORY]

@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..core.data import Cost
-from ..evaluation.live import LiveComparison
+from ..evaluation.live import FEW, LiveComparison
 from ..evaluation.results import COUNTED
 from .findings import live_decision
 from .pages import Bullets, Page, Part, Questions, Said, Table
 from .wording import amount, amount_interval, cost_name, gain_words, interval, points, share_right
-
-FEW_QUESTIONS = 30
 
 
 def live_page(
@@ -77,7 +75,7 @@ def live_page(
 
 def _few_questions(result: LiveComparison) -> Iterator[str]:
     """A warning when there are too few questions to prove a difference between policies."""
-    if result.num_questions < FEW_QUESTIONS:
+    if result.num_questions < FEW:
         widest = max(result.differences, key=lambda each: each.accuracy.high - each.accuracy.low).accuracy
         ends = f"{points(widest.low)} to {points(widest.high)}"
         yield f"n = {result.num_questions} questions are too few to prove a difference; interval {ends} points"

@@ -9,8 +9,8 @@ from typing import Any
 from ..core.data import Cost
 from ..core.terms import percent
 from ..core.visible import one_line
-from ..evaluation.draws import FAIR_ORACLE
-from ..evaluation.policies import GREEDY_ORACLE, ORACLE
+from ..evaluation.live import FEW
+from ..evaluation.policies import FAIR_ORACLE, GREEDY_ORACLE, ORACLE
 from ..evaluation.resampled import SAME
 from ..evaluation.results import Estimate
 
@@ -104,9 +104,19 @@ def policy_name(policy: str) -> str:
     return NAMES.get(policy, policy)
 
 
+def num_questions(number: int) -> str:
+    """A number of questions."""
+    return f"{number:,} question{'' if number == 1 else 's'}"
+
+
+def sample_size(number: int) -> str:
+    """The number of questions behind an interval; resampling so few makes it too narrow."""
+    return f"n = {num_questions(number)}{', too few for a proof' if number < FEW else ''}"
+
+
 def sample_words(provenance: Mapping[str, Any], num_queries: int, num_traces: tuple[int, int]) -> str:
     """The measured model, the number of questions and the number of traces."""
     fewest, most = num_traces
     traces = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     model = one_line(provenance.get("model") or "unknown model")
-    return f"{model}: {num_queries:,} questions, {traces} trace{'' if traces == '1' else 's'} each"
+    return f"{model}: {num_questions(num_queries)}, {traces} trace{'' if traces == '1' else 's'} each"

@@ -35,7 +35,7 @@ def examine(settings: DoctorSettings, *, progress: Progress = silent) -> Diagnos
     load_template(settings.template)
     if settings.questions:
         load_queries(settings.questions, limit=settings.limit, **settings.columns)
-        check_file(Path(settings.out))
+        check_file(Path(settings.out), read=[settings.questions])
     from .server import server_diagnosis
 
     there = server_diagnosis(settings, progress=progress)

@@ -13,7 +13,7 @@ from ...core.profile import Profile
 from ...errors import InvalidFeaturesError
 from ...evaluation.bootstrap import estimate, resampled_means
 from ...evaluation.levels import token_weights
-from ...evaluation.metrics import brier_Q, log_loss_Q
+from ...evaluation.metrics import brier_Q, log_loss_Q, trials_Q
 from ...evaluation.offline import data_hash, num_traces
 from ...evaluation.policies import ORACLE, Policies, PolicyOutcome
 from ...evaluation.results import Estimate
@@ -68,11 +68,11 @@ def study(
         InvalidFeaturesError: fewer than `MIN_QUERIES` questions have a trace, and finite states of all those layers.
     """
     usable, left_out = _usable(measured, states, layers)
-    right_B, num_tried = usable.num_right_Q_B.sum(axis=0), usable.num_tried_Q.sum()
-    mean_train = Curves(("mean",), usable.menu, (right_B / num_tried)[None])
+    right_B, tries_B = usable.num_right_Q_B.sum(axis=0), usable.tries_Q_B.sum(axis=0)
+    mean_train = Curves(("mean",), usable.menu, (right_B / tries_B)[None])
     policies = Policies(usable, usable.curves, mean_train, "envelope")
     # The mean curve of the other questions, and what blind makes of it.
-    others_Q_B = (right_B - usable.num_right_Q_B) / (num_tried - usable.num_tried_Q)[:, None]
+    others_Q_B = (right_B - usable.num_right_Q_B) / (tries_B - usable.tries_Q_B)
     baseline = (others_Q_B, [policies.blind(Cost.GRANTED, level) for level in levels])
     samples: dict[str, _Sample] = {}
     rows: list[LayerRow] = []
@@ -119,7 +119,7 @@ def _usable(measured: Profile, states: Mapping[str, States], layers: Sequence[in
     has_states_Q = np.ones(measured.num_queries, dtype=bool)
     for held in states.values():
         has_states_Q &= held.is_usable(measured.query_ids, layers)
-    usable = measured.select(has_states_Q & (measured.num_tried_Q > 0))
+    usable = measured.select(has_states_Q & measured.is_complete_Q)
     if usable.num_queries < MIN_QUERIES:
         raise InvalidFeaturesError(
             f"{usable.num_queries} of {measured.num_queries} questions have a finished trace and hidden states of "
@@ -129,14 +129,14 @@ def _usable(measured: Profile, states: Mapping[str, States], layers: Sequence[in
     if not num_left_out:
         return usable, ()
     return usable, (
-        f"{num_left_out:,} of {measured.num_queries:,} questions are left out: their states were not read, or their "
-        "prompt does not fit the model.",
+        f"{num_left_out:,} of {measured.num_queries:,} questions are left out: their states were not read, their "
+        "prompt does not fit the model, or an option was not tried.",
     )
 
 
 def _left_out(usable: Profile, features_Q_D: FloatArray) -> FloatArray:
     """What ridge regression says of each question without it, shape (Q, B)."""
-    counts = Counts(usable.menu, usable.num_right_Q_B, usable.num_tried_Q)
+    counts = Counts(usable.menu, usable.num_right_Q_B, usable.num_tried_Q, tried_Q_B=usable.tried_Q_B)
     fitted = RidgePredictor().fit(Features.of_hidden(features_Q_D), counts)
     assert fitted.left_out_p_Q_B_ is not None
     return fitted.left_out_p_Q_B_
@@ -184,7 +184,7 @@ class _Sample:
         plans += [policies.planned(ORACLE, policies.known, "envelope", Cost.GRANTED, level) for level in levels]
         self.width_B = usable.menu.width_B
         blocks = {
-            "tried": usable.num_tried_Q.astype(np.float64)[:, None],
+            "tried": trials_Q(counts)[:, None],
             "loss": np.stack([log_loss_Q(p_Q_B, counts) for p_Q_B, _ in judged], axis=1),
             "squared": np.einsum("qbn,b->qn", squared_Q_B_N, self.width_B),
             "brier": np.stack([brier_Q(p_Q_B, counts) for p_Q_B, _ in judged], axis=1),
