@@ -29,7 +29,7 @@ from forethought.core.data import Generation, Query, Request
 from forethought.core.menu import Menu
 from forethought.core.prompts import load_template
 from forethought.core.protocols import HiddenStateEngine
-from forethought.core.settings import EngineSettings
+from forethought.core.settings import EngineSettings, ProfileSettings
 from forethought.core.waiting import collect, finish
 from forethought.core.worker import Worker
 from forethought.engines.fake import FakeEngine
@@ -175,6 +175,25 @@ def test_workers_do_what_one_process_does_and_it_goes_on_alone_and_back(folder: 
     assert sorted(held) == sorted(f"q{number}" for number in range(NUM_QUERIES))
     for name in ("profile.parquet",):
         assert (shared.path / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize("grader", ["choice", "math"])
+def test_workers_judge_by_every_grader(folder: Path, on_workers: Open, grader: str) -> None:
+    if grader == "math":
+        pytest.importorskip("sympy")
+    rows = [{"id": f"q{row}", "question": f"Which is {row}?", "answer": "ABC"[row % 3]} for row in range(4)]
+    (folder / "letters.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    settings = ProfileSettings(
+        model="fake",
+        questions=str(folder / "letters.jsonl"),
+        out=str(folder / f"by-{grader}"),
+        grader=grader,
+        num_traces=1,
+    )
+    engine, _ = on_workers(1)
+    shared = profile(settings, engine=engine)
+    alone = profile(replace(settings, out=f"{settings.out}-alone"))
+    assert lines(shared) == lines(alone)
 
 
 def dies_asking(number: int) -> None:

@@ -6,6 +6,7 @@ import functools
 import re
 import string
 import unicodedata
+from typing import Any
 
 from ..core.data import Grade
 from ..core.protocols import GraderBase
@@ -79,6 +80,10 @@ class ChoiceGrader(GraderBase):
         ]
         self._capital = re.compile(rf"(?<![\w'’-])({capital}){end}")
         self._kept = functools.lru_cache(maxsize=KEPT_READINGS)(self._read)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """It is made anew in another process: what it has read stays here."""
+        return functools.partial(type(self), letters=self.letters, first_index=self.first_index), ()
 
     def grade(self, *, answer: str, reference: str) -> Grade:
         """Right when both name the same choice; unreadable when either names none, or several."""

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from typing import Any
 
 from ..core.data import Grade
 from ..core.protocols import GraderBase
@@ -66,6 +67,10 @@ class MathGrader(GraderBase):
         self.time_limit = time_limit
         self._lock = threading.Lock()
         self._worker: subprocess.Popen[str] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """It is made anew in another process, which starts a worker of its own."""
+        return functools.partial(type(self), time_limit=self.time_limit), ()
 
     def grade(self, *, answer: str, reference: str) -> Grade:
         """Right when both mean the same; unreadable when either cannot be read, or is too costly to compare."""
