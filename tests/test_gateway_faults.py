@@ -128,6 +128,13 @@ async def test_an_image_is_bounded_by_what_images_can_be_and_not_by_the_bytes_of
         ({"web_search_options": {}}, True),
         ({"mcp_servers": [{"type": "url", "url": "https://a.example/mcp", "name": "a"}]}, True),
         ({"mcp_servers": []}, False),
+        ({"plugins": [{"id": "web", "max_results": 5}]}, True),
+        ({"model": "openai/o4:online"}, True),
+        ({"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_data": "data:,"}}]}]}, True),
+        ({"messages": [{"content": [{"type": "document", "source": {"type": "base64", "data": "AAAA"}}]}]}, True),
+        ({"messages": [{"content": [{"type": "document", "source": {"type": "text", "data": "a"}}]}]}, False),
+        ({"messages": [{"content": [{"type": "input_audio", "input_audio": {"data": "AAAA"}}]}]}, False),
+        ({"input": [{"content": [{"video_url": {"url": "data:video/mp4;base64,AAAA"}}]}]}, True),
         ({"tools": "x"}, False),
         ({}, False),
     ],
@@ -229,6 +236,39 @@ def test_prompts_that_are_given_as_embeddings_are_answered_each() -> None:
     found = read(TEXT, {"prompt_embeds": ["AAAA"] * 5}, kind=KINDS["vllm"], template=None, models=(), start=None)
     assert found is not None
     assert found.num_thoughts >= 5
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps(chat("中" * 100, max_tokens=9), ensure_ascii=False).encode("utf-16"),  # more tokens than bytes
+        json.dumps(chat(question(1), max_tokens=0)).encode(),  # no limit, to some
+        json.dumps(chat(question(1), max_tokens=9, MAX_TOKENS=9_000)).encode(),  # the last counts, to servers in Go
+        json.dumps(chat(question(1), **{"max_to\u212aens": 9_000})).encode(),
+        json.dumps(chat(question(1), N=50)).encode(),
+    ],
+    ids=["UTF-16", "a limit of nothing", "capitals", "the sign of Kelvin", "a number in capitals"],
+)
+async def test_what_some_servers_read_otherwise_is_refused_under_a_quota(predictor, tmp_path, body):
+    async with ScriptedServer() as server, served(server.url, predictor, **quotas(tmp_path)) as found:
+        async with Client(found.url, KEY) as client:
+            before = server.num_requests
+            status, _, said = await client.ask("/v1/chat/completions", body)
+            assert (status, json.loads(said)["error"]["code"]) == (400, "invalid_request")
+            assert server.num_requests == before
+            marked = b"\xef\xbb\xbf" + json.dumps(chat(question(1), topK=9)).encode()
+            assert (await client.ask("/v1/chat/completions", marked))[0] == 200
+
+
+@pytest.mark.parametrize("fields", [{"Model": "dear"}, {"preset": "dear"}, {"lora_path": "dear"}, {"MODELS": ["dear"]}])
+async def test_no_other_field_names_another_model(predictor, tmp_path, fields):
+    text = '[tenants.one]\nkey_sha256 = "KEY"\nmodels = ["scripted"]\n'
+    async with ScriptedServer() as server, served(server.url, predictor, **quotas(tmp_path, text)) as found:
+        async with Client(found.url, KEY) as client:
+            before = server.num_requests
+            for path in ("/v1/chat/completions", "/v1/embeddings"):
+                assert (await client.ask(path, chat(question(1), **fields)))[0] in (400, 403)
+            assert server.num_requests == before
 
 
 @pytest.mark.parametrize("fields", [{"n": 100_000}, {"n": 1 << 40}])
@@ -353,6 +393,16 @@ async def test_two_calls_make_no_answer_of_what_is_none(predictor, stream, conte
             else:
                 assert status == 502
                 assert b"no chat completion" in body
+
+
+async def test_two_calls_make_no_answer_of_a_stream_that_ends_with_an_error(predictor):
+    begun = {"choices": [{"index": 0, "delta": {"content": "17 times"}, "finish_reason": None}]}
+    content = b"".join(b"data: %b\n\n" % json.dumps(each).encode() for each in (begun, {"error": {"message": "died"}}))
+    async with answering(content + b"data: [DONE]\n\n", "text/event-stream") as (url, bodies):
+        async with served(url, predictor, server="llama.cpp", enforce="two-call") as found, Client(found.url) as client:
+            with pytest.raises(aiohttp.ClientError):
+                await client.chat(question(1), stream=True)
+            assert len(bodies) == 1
 
 
 async def test_two_calls_keep_the_cap_and_the_limit_whatever_the_client_names_beside_them(predictor):

@@ -151,6 +151,31 @@ def test_an_error_has_used_nothing():
     assert tally.used(500, DONE).output_tokens == 0
 
 
+@pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n", "\r\r", "\n\r\n", "\r\n\n", "\n"])
+def test_no_text_is_taken_out_with_the_usage_however_events_end(end):
+    content = stream(piece(content="17 times"), piece(content="23 is"), LAST, "[DONE]", end=end)
+    for size in (1, 7, 10_000):
+        for drops in (False, True):
+            came, tally = fed(content, list(range(0, len(content), size)), drops_usage=drops)
+            assert all(came.count(text) == 1 for text in (b"17 times", b"23 is", b"[DONE]"))
+            assert (b"prompt_tokens" in came) == (not drops or end == "\n")  # which ends no event
+            assert tally.used(200, DONE).output_tokens == USAGE["completion_tokens"]
+
+
+def test_a_last_event_without_an_end_is_the_usage_alone_too():
+    came, tally = fed(stream(LAST, end=""), [], drops_usage=True)
+    assert came == b""
+    assert tally.used(200, DONE).output_tokens == USAGE["completion_tokens"]
+
+
+def test_an_image_in_a_stream_does_not_end_its_counting():
+    content = stream(piece(images=["x" * 2_500_000]), LAST)
+    for drops in (False, True):
+        came, tally = fed(content, [1_000_000, 2_400_000], drops_usage=drops)
+        assert len(came) > 2_500_000
+        assert tally.used(200, DONE).output_tokens == USAGE["completion_tokens"]
+
+
 def test_nothing_grows_with_what_passes():
     tally = Tally(is_stream=True, drops_usage=True)
     for _ in range(50):

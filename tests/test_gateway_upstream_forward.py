@@ -211,6 +211,112 @@ async def test_a_client_that_would_like_another_protocol_gets_this_one(echo):
     writer.close()
 
 
+@pytest.mark.parametrize("is_chunked", [False, True], ids=["a length", "chunks"])
+async def test_a_request_right_behind_another_may_like_another_protocol_too(echo, is_chunked):
+    client, seen, reply = echo
+    reply[:] = [b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"]
+    body = b"\r\n\r\nupgrade: b\r\n"
+    first = b"POST /other HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+    if is_chunked:
+        first = b"POST /other HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    wishes = b"connection: upgrade\r\nUpgrade: h2c\r\n"
+    both = first + b"POST /other HTTP/1.1\r\n%bcontent-length: %d\r\n\r\n%b" % (wishes, len(body), body)
+    host, _, port = client.url.removeprefix("http://").removesuffix("/v1").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    for cut in range(len(first) - 8, len(both)):
+        for piece in (both[:cut], both[cut:]):
+            writer.write(piece)
+            await asyncio.sleep(0.001)
+        for _ in range(2):
+            assert (await asyncio.wait_for(reader.readuntil(b"ok"), 5)).startswith(b"HTTP/1.1 200 ")
+        assert [content for _, content in seen[-2:]] == [body, body]
+        assert b"upgrade" not in seen[-1][0].lower()
+    writer.close()
+
+
+async def test_a_trailer_says_nothing_that_a_header_says(predictor, tmp_path):
+    """A proxy in front may set the header that names a tenant, and pass on what stands behind a body."""
+    text = "".join(f'[tenants.{name}]\nheader = "{name}"\ntokens_per_day = 100_000\n' for name in ("one", "two"))
+    tenants = tenants_file(tmp_path / "t.toml", f'[gateway]\nheader = "x-team"\n{text}')
+    how = {"tenants": tenants, "ledger": f"sqlite:{tmp_path / 'l.db'}", "answer_room": 20}
+    body = json.dumps(chat(question(1))).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nx-team: one\r\nconnection: close\r\n"
+    rest = b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\nx-team: two\r\nx-own: 1\r\n\r\n" % (len(body), body)
+    async with ScriptedServer() as server, served(server.url, predictor, **how) as found:
+        assert (await raw_ask(found.url, head + rest)).startswith(b"HTTP/1.1 200 ")
+        assert "x-own" not in server.seen[-1].headers
+        counts = await found.opened.admission.ledger.counts(["tenant:one", "tenant:two"])
+        used = {count.account: count.settled for count in counts if count.window == "day"}
+    assert used["tenant:one"] > 0
+    assert used["tenant:two"] == 0
+
+
+async def test_trailers_of_a_request_have_an_end(predictor):
+    async with ScriptedServer() as server, served(server.url, predictor) as found:
+        for path in (b"/v1/chat/completions", b"/v1/files"):
+            head = b"POST %b HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nx: " % path
+            started = asyncio.get_running_loop().time()
+            await raw_ask(found.url, head + b"a" * 200_000, seconds=20.0)
+            assert asyncio.get_running_loop().time() - started < 10.0  # the body may take a minute
+
+
+async def test_a_reply_before_the_whole_body_leaves_no_connection_for_others(predictor):
+    """What the next client asks would be taken for the rest of that body."""
+    seen: list[list[bytes]] = []
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        paths: list[bytes] = []
+        seen.append(paths)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                paths.append(head.split(b" ")[1])
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        writer.close()
+
+    async with await asyncio.start_server(connected, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        async with served(url, predictor, server="vllm") as found, Client(found.url) as client:
+            host, _, port = client.url.removeprefix("http://").rpartition(":")
+            for told in (b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n", b"content-length: 99\r\n\r\nhello"):
+                reader, writer = await asyncio.open_connection(host, int(port))
+                writer.write(b"POST /v1/files HTTP/1.1\r\nhost: a\r\n" + told)
+                await asyncio.wait_for(reader.readuntil(b"ok"), 5)
+                await asyncio.sleep(0.05)
+                assert (await client.ask("/v1/models"))[2] == b"ok"
+                writer.close()
+    assert [paths for paths in seen if b"/v1/files" in paths] == [[b"/v1/files"]] * 2
+
+
+async def test_a_browser_may_ask_what_the_server_allows_before_it_shows_a_key(predictor, tmp_path, monkeypatch):
+    monkeypatch.setenv("UPSTREAM_KEY", SECRET)
+    seen: list[tuple[bytes, bytes]] = []
+
+    async def answer(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
+        seen.append((head, body))
+        writer.write(b"HTTP/1.1 204 OK\r\naccess-control-allow-origin: https://page.example\r\n\r\n")
+
+    tenants = tenants_file(tmp_path / "t.toml", '[tenants.one]\nkey_sha256 = "KEY"\ntokens_per_day = 10_000\n')
+    how = {"tenants": tenants, "ledger": f"sqlite:{tmp_path / 'l.db'}", "answer_room": 20, "server": "vllm"}
+    page = {"origin": "https://page.example", "access-control-request-method": "POST"}
+    async with (
+        raw_server(answer) as url,
+        served(url, predictor, upstream_key_env="UPSTREAM_KEY", **how) as found,
+        Client(found.url) as client,
+    ):
+        path = "/v1/chat/completions"
+        status, headers, _ = await client.ask(path, b"x" * 100, method="OPTIONS", headers=page)
+        assert (status, headers["access-control-allow-origin"]) == (204, "https://page.example")
+        assert SECRET.encode() not in seen[0][0]
+        assert seen[0][1] == b""
+        assert (await client.ask("/slots", method="OPTIONS", headers=page))[0] == 404
+        for other in ({}, {"origin": "https://page.example"}, {"access-control-request-method": "POST"}):
+            assert (await client.ask(path, method="OPTIONS", headers=other))[0] == 401
+        assert (await client.ask(path, chat(question(1)), headers=page))[0] == 401
+        assert len(seen) == 1
+        assert await found.opened.admission.ledger.num_open() == 0
+
+
 async def test_head_and_replies_without_a_body(echo):
     client, _, reply = echo
     reply[:] = [b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"]
@@ -300,7 +406,9 @@ async def test_a_body_that_is_too_long_is_refused(echo, monkeypatch):
     assert seen == []
 
 
-@pytest.mark.parametrize("path", ["/../admin", "/v1/../../admin", "/a/%2e%2e/b", "/v1/%2E%2E%2fx", "/a\\..\\b"])
+@pytest.mark.parametrize(
+    "path", ["/../admin", "/v1/..;/..;/admin", "/v1/../../admin", "/a/%2e%2e/b", "/v1/%2E%2E%2fx", "/a\\..\\b"]
+)
 async def test_no_path_leaves_the_servers_base(echo, path):
     client, seen, _ = echo
     found = await raw_ask(client.url, f"GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".encode())
@@ -337,6 +445,7 @@ GARBAGE = {
     "a status that is none": b"HTTP/1.1 999 Odd\r\ncontent-length: 0\r\n\r\n",
     "a status below all": b"HTTP/1.1 099 Odd\r\ncontent-length: 0\r\n\r\n",
     "another protocol": b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+    "a coding beside chunks": b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
     "a whole reply cut short": b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{}",
     "the key in a header": b"HTTP/1.1 200 OK\r\nx-echo: Bearer " + SECRET.encode() + b"\r\ncontent-length: 0\r\n\r\n",
 }

@@ -39,6 +39,7 @@ from forethought.gateway.decision import (
 )
 from forethought.gateway.host import Tags
 from forethought.gateway.hosts.vllm.extension import MAX_KEPT, PREFIX, HiddenStates
+from forethought.gateway.hosts.vllm.host import VllmHost
 from forethought.gateway.hosts.vllm.plugin import Plugin
 from forethought.gateway.metrics import Counter, Metrics, Watch
 from forethought.gateway.middleware import MAX_REQUEST_BYTES, Budgets
@@ -464,6 +465,41 @@ async def test_a_state_that_was_not_caught_is_told(state_predictor):
     assert decision.reason == "mean curve: no hidden state was caught"
 
 
+@pytest.mark.parametrize("name", ["QueueOverflowError", "MaxQueuedTokensError"])
+async def test_a_full_queue_leaves_the_mean_curve_and_the_request_its_own_reply(state_predictor, monkeypatch, name):
+    class Engine:
+        renderer = Object(get_tokenizer=Characters)
+        vllm_config = Object(
+            scheduler_config=Object(policy="fcfs"),
+            model_config=Object(
+                max_model_len=9,
+                hf_text_config=Object(num_hidden_layers=4),
+                get_hidden_size=lambda: 8,
+                enforce_eager=True,
+            ),
+            parallel_config=Object(worker_extension_cls="forethought.gateway.HiddenStates", data_parallel_size=1),
+            reasoning_config=None,
+        )
+
+        async def generate(self, *_: Any) -> Any:
+            raise type(name, (Exception,), {})("the engine is busy")
+            yield
+
+        async def collective_rpc(self, *_: Any, **__: Any) -> list[None]:
+            return [None]
+
+    monkeypatch.setitem(sys.modules, "vllm", Object(SamplingParams=Object))
+    monkeypatch.setitem(sys.modules, "vllm.sampling_params", Object(RequestOutputKind=Object(FINAL_ONLY=0)))
+    paths = Object(base_model_paths=[Object(name="coder")])
+    busy, host = VllmHost(Engine(), Object(openai_serving_chat=object(), openai_serving_models=paths)), FakeHost()
+    host.hidden_state = busy.hidden_state  # type: ignore[method-assign]
+    decision = await policy(state_predictor, host).decide(CHAT, chat(asked_with(EASY_ONE)))
+    assert decision.reason == "mean curve: no hidden state: the engine is busy"
+    name = "RuntimeError"
+    with pytest.raises(Exception, match="the engine is busy"):  # anything else is a fault, and is not hidden
+        await busy.hidden_state([1], 2)
+
+
 class Layer:
     """A decoder layer that takes hooks."""
 
@@ -869,7 +905,7 @@ async def test_what_takes_its_priority_by_header_waits_like_a_mean_request(text_
 
 @pytest.mark.parametrize("path", QUEUED_BY_FIELD)
 async def test_what_takes_its_priority_by_field_waits_like_a_mean_request(text_predictor, path):
-    app, ruled, body = FakeApp(), policy(text_predictor), {"messages": [], "x": 1}
+    app, ruled, body = FakeApp(), policy(text_predictor), {"input": [], "x": 1}
     for given in (body, {**body, "priority": 4}):
         headers, _ = await post(Budgets(app, lambda: ruled), given, path=path)
         assert not any(name.startswith("x-forethought") for name in headers)
@@ -877,6 +913,20 @@ async def test_what_takes_its_priority_by_field_waits_like_a_mean_request(text_p
     mean = ruled.decider.by_mean("").predicted_tokens
     assert app.bodies == [{**body, "priority": mean}, {**body, "priority": 4}, body]
     assert app.lengths[0] == len(json.dumps(app.bodies[0]))
+
+
+async def test_sagemakers_route_gets_the_budget_of_what_it_is_asked(text_predictor):
+    app, ruled = FakeApp(), policy(text_predictor)
+    text = {"prompt": f"<user>{EASY_ONE}\n{START}"}
+    for path, body in ((CHAT, chat(EASY_ONE)), (TEXT, text)):
+        headers, _ = await post(Budgets(app, lambda: ruled), body, path=path)
+        assert "x-forethought-budget" in headers
+        assert await post(Budgets(app, lambda: ruled), body, path="/invocations") == (headers, _)
+        assert app.bodies[-1] == app.bodies[-2]
+    adapter = [(b"X-Amzn-SageMaker-Adapter-Identifier", b"another")]
+    headers, _ = await post(Budgets(app, lambda: ruled), chat(EASY_ONE), path="/invocations", headers=adapter)
+    assert not any(name.startswith("x-forethought") for name in headers)
+    assert app.bodies[-1]["priority"] == ruled.decider.by_mean("").predicted_tokens
 
 
 async def test_a_path_behind_a_prefix_is_known(text_predictor):

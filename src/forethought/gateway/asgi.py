@@ -56,9 +56,12 @@ async def left(receive: Receive) -> None:
 
 
 def parsed(content: bytes) -> Mapping[str, Any] | None:
-    """The body as an object; None where it is none, which the server says itself."""
+    """The body as an object; None where it is none, which the server says itself.
+
+    Text in another encoding than UTF-8 is none (RFC 8259): it could have more tokens than bytes.
+    """
     try:
-        body = json.loads(content)
+        body = json.loads(content.decode().removeprefix("\ufeff"))
     except (ValueError, RecursionError):
         return None
     return body if isinstance(body, dict) else None

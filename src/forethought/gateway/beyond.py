@@ -9,10 +9,13 @@ IMAGE_TOKENS = 16_384  # the most that one image is taken to be: Qwen2.5-VL's la
 IMAGES = ("image_url", "input_image", "image")
 FILES = ("file", "input_file", "document", "video", "video_url", "input_video", "audio", "audio_url", "input_audio")
 REFERENCES = ("file_id", "file_url", "url", "video_url", "audio_url")
-STORED = ("previous_response_id", "conversation", "prompt_id")
+PACKED = ("file", "input_file", "document", "video", "video_url", "input_video")  # may unfold to more than its bytes
+PLAIN = ("text", "content")  # kinds of a document's source that are text as it is
+STORED = ("previous_response_id", "conversation", "prompt_id", "preset")
 CLIENTS = ("function", "custom", "local_shell")  # kinds of tools that the client runs, in a request of its own
 SEARCH = "web_search_options"  # of a chat, whose tools are else all the client's
-SERVERS = "mcp_servers"  # of a message: whose tools the server runs
+SERVERS = ("mcp_servers", "plugins")  # whose tools the server runs: of a message, of OpenRouter's chats
+ONLINE = ":online"  # ends the name of a model that OpenRouter lets search
 PARTS = ("content", "output")  # of a turn, where its parts lie
 
 
@@ -38,19 +41,29 @@ def beyond(body: Mapping[str, Any]) -> tuple[int, int, str]:
 
 
 def runs_tools(body: Mapping[str, Any]) -> bool:
-    """Whether the server runs tools by itself, and thinks again on what they say, before it answers."""
+    """Whether the server runs tools by itself, and thinks again on what they say, before it answers.
+
+    What it makes of a packed file (a PDF, a video) is such a tool's too: it may have more tokens than the file bytes.
+    """
     tools = body.get("tools")
     kinds = [tool.get("type") for tool in tools if isinstance(tool, Mapping)] if isinstance(tools, list) else []
     return (
         body.get(SEARCH) is not None
-        or bool(body.get(SERVERS))
+        or any(body.get(name) for name in SERVERS)
+        or str(body.get("model")).endswith(ONLINE)
         or any(kind is not None and kind not in CLIENTS for kind in kinds)
+        or any(_is_of(PACKED, part) and not _is_plain(part) for part in _parts(body))
     )
 
 
 def _is_of(kinds: tuple[str, ...], part: Mapping[str, Any]) -> bool:
     """Whether a part is of one of these kinds, which some servers (vLLM) read off its field where it has no type."""
     return part.get("type") in kinds or any(name in part for name in kinds)
+
+
+def _is_plain(part: Mapping[str, Any]) -> bool:
+    source = part.get("source")
+    return isinstance(source, Mapping) and source.get("type") in PLAIN
 
 
 def _refers(name: str, text: str) -> bool:

@@ -9,11 +9,11 @@ from typing import Any
 from ..servers.replies import texts_in
 from ..servers.tokens import TOLERANCE, Shown, Usage, count_tokens, whole
 from .asgi import parsed
-from .used import DONE, REFUSED_UPSTREAM, Used
+from .used import DONE, REFUSED_UPSTREAM, REFUSING, Used
 
 MOST_KEPT = 4_000_000  # bytes of a whole reply that is read to be counted
-MOST_LINE = 1 << 20  # bytes of an event
-END = re.compile(rb"\n\n|\r\n\r\n")  # of an event
+MOST_LINE = MOST_KEPT  # bytes of an event: one image may be 2 MB
+END = re.compile(rb"\n\r?\n|\r\r")  # of an event
 
 
 class Tally:
@@ -40,15 +40,16 @@ class Tally:
         if self._is_lost:
             return piece
         kept = self._kept
+        begin = max(0, len(kept) - 2)
         kept += piece
         if not self.is_stream:
             self._is_lost = len(kept) > MOST_KEPT
             if self._is_lost:
                 kept.clear()
             return piece
-        onward = self._events() if self._drops_usage else piece
+        onward = self._events(begin) if self._drops_usage else piece
         if not self._drops_usage:
-            end = kept.rfind(b"\n") + 1
+            end = max(kept.rfind(b"\n"), kept.rfind(b"\r")) + 1
             self._lines(bytes(kept[:end]))
             del kept[:end]
         if len(kept) > MOST_LINE:
@@ -64,13 +65,13 @@ class Tally:
             if not self._is_lost:
                 self._whole(kept)
             return b""
-        self._lines(kept)
+        is_usage_alone = self._lines(kept)
         self._kept.clear()
-        return kept if self._drops_usage and not self._is_lost else b""
+        return kept if self._drops_usage and not is_usage_alone else b""
 
     def used(self, status: int, ending: str) -> Used:
         """What was used, of a reply that ended so."""
-        if status >= 400 and ending == DONE:
+        if status >= REFUSING and ending == DONE:
             return Used(0, 0, 0, status, REFUSED_UPSTREAM)
         told = Usage.read(self._usage)
         pieces = (self._thought.num_pieces, self._answer.num_pieces) if self.is_stream else None
@@ -82,27 +83,25 @@ class Tally:
         shown = self._thought.num_bytes + self._answer.num_bytes
         return Used(told.prompt, count.reasoning, total, status, ending, max(least, told.generated or 0), shown)
 
-    def _events(self) -> bytes:
-        """Takes the whole events out of what is kept; returns those that the client gets."""
-        content = bytes(self._kept)
-        ends = [found.end() for found in END.finditer(content)]
+    def _events(self, begin: int) -> bytes:
+        """Takes the whole events out of what is kept, none of which ends before `begin`; returns the client's."""
+        ends = [found.end() for found in END.finditer(self._kept, begin)]
         if not ends:
             return b""
+        content = bytes(self._kept[: ends[-1]])
         del self._kept[: ends[-1]]
         onward = []
         for start, end in zip([0, *ends], ends, strict=False):
             event = content[start:end]
             if not self._lines(event):
                 onward.append(event)
-        return content[: ends[-1]] if len(onward) == len(ends) else b"".join(onward)
+        return content if len(onward) == len(ends) else b"".join(onward)
 
     def _lines(self, content: bytes) -> bool:
-        """Counts the lines of data; whether they were of the usage alone."""
-        is_usage_alone = False
-        for line in content.splitlines():
-            if line.startswith(b"data:") and (event := parsed(line[5:].strip())) is not None:
-                is_usage_alone = self._event(event)
-        return is_usage_alone
+        """Counts the lines of data; whether there are any, all of the usage alone."""
+        events = [parsed(line[5:].strip()) for line in content.splitlines() if line.startswith(b"data:")]
+        are_of_usage = [event is not None and self._event(event) for event in events]
+        return bool(events) and all(are_of_usage)
 
     def _event(self, event: Mapping[str, Any]) -> bool:
         """Counts one event; whether it is of the usage alone."""

@@ -7,7 +7,7 @@ import hmac
 import ipaddress
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from .tenants import digest_of
@@ -106,6 +106,18 @@ def is_foreign(headers: Mapping[str, str], *, has_key: bool) -> bool:
         return False
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     return has_key or (kind in UNASKED and BEARER.fullmatch(headers.get("authorization", "")) is None)
+
+
+def is_preflight(method: str, headers: Collection[str]) -> bool:
+    """Whether a browser asks what pages of another site may do (Fetch, "CORS-preflight request").
+
+    It shows no key with that, and nothing is done for it; the server's answer says which sites it allows.
+
+    Args:
+        method: of the request.
+        headers: their names in lower case.
+    """
+    return method == "OPTIONS" and "origin" in headers and "access-control-request-method" in headers
 
 
 def _is_of_this_machine(origin: str) -> bool:

@@ -75,5 +75,9 @@ class StateHost(Host, Protocol):
         ...
 
     async def hidden_state(self, ids: Sequence[int], layer: int) -> FloatArray | None:
-        """The residual stream of the last of `ids` after `layer` decoder layers; None where nothing was caught."""
+        """The residual stream of the last of `ids` after `layer` decoder layers; None where nothing was caught.
+
+        Raises:
+            EngineError: the server takes no more requests now; says so.
+        """
         ...

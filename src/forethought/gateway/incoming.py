@@ -10,6 +10,7 @@ from typing import Any
 
 from .admission import UNLIMITED
 from .asgi import Message, Receive, read_body
+from .beyond import SERVERS, STORED
 from .decision import Decision
 from .failing import RefusedError
 from .request import BudgetRequest
@@ -19,7 +20,16 @@ MOST_REQUEST_BYTES = 32_000_000  # of a body that is decided on
 BODY_SECONDS = 60.0  # in which it has to come; of one that is passed on as it comes, each piece
 MOST_BODY_SECONDS = 600.0  # in which all of one that is passed on has to come
 LATE = "the body did not come in time"
-ROUTING = ("models", "fallbacks", "route")  # fields by which some servers take another model than the one that is named
+# Fields by which some servers take another model than the one that is named, or an adapter to it.
+ROUTING = ("models", "fallbacks", "route", "preset", "lora_path", "lora")
+# Fields that say what a request may cost. Servers in Go take "Model" for "model" too, and the last of them counts.
+NAMES = frozenset(
+    (
+        *("model", "messages", "prompt", "input", "system", "instructions", "stream", "stream_options", "background"),
+        *("n", "best_of", "max_tokens", "max_completion_tokens", "max_output_tokens", "tools", "web_search_options"),
+        *("reasoning_effort", "reasoning", "thinking", "output_config", *ROUTING, *SERVERS, *STORED),
+    )
+)
 
 
 def timely(receive: Receive) -> Receive:
@@ -54,10 +64,18 @@ async def whole_body(receive: Receive) -> bytes | None:
     return content
 
 
+def check_names(body: Mapping[str, Any]) -> None:
+    """Refuses a field that means something else to some servers than to others; raises RefusedError."""
+    for name in body:
+        if (plain := name.casefold()) != name and plain in NAMES:
+            raise RefusedError(400, f"the field {name[:100]!r} has to be {plain!r}")
+
+
 def check_model(tenant: Tenant, body: Mapping[str, Any]) -> None:
     """Refuses a model that the tenant may not ask; raises RefusedError."""
     if not tenant.models:
         return
+    check_names(body)
     model = body.get("model")
     if not isinstance(model, str) or not tenant.may_ask(model) or any(body.get(name) for name in ROUTING):
         shown = repr(model[:100]) if isinstance(model, str) else "one that is not named"

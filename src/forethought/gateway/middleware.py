@@ -11,7 +11,7 @@ from .decision import Decision
 from .host import logger
 from .metrics import MAX_BYTES
 from .policy import Policy
-from .request import PATHS, PRIORITY_HEADER, QUEUED, QUEUED_BY_FIELD
+from .request import PATHS, PRIORITY_HEADER, QUEUED, QUEUED_BY_FIELD, asked_as
 
 MAX_REQUEST_BYTES = 16_000_000  # of a body that is read; a longer one passes through as it comes, without a budget
 
@@ -44,7 +44,8 @@ class Budgets:
             await self.app(scope, replayed(content, receive, is_whole=False), send)
             return
         body = parsed(content)
-        names, path = headers_of(scope).keys(), path_of(scope)
+        names = headers_of(scope).keys()
+        path = asked_as(path_of(scope), body, names)
         if path not in policy.paths:
             place = None if body is None else policy.place(body, names)
             if place is not None and body is not None and path in QUEUED_BY_FIELD:

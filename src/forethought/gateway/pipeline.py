@@ -18,9 +18,9 @@ from .beyond import beyond, runs_tools
 from .call import NOTHING, Call
 from .decision import UNTOUCHED
 from .failing import GatewayError, RefusedError
-from .guard import is_foreign
+from .guard import is_foreign, is_preflight
 from .host import logger
-from .incoming import check_bounds, check_model, limited, timely, whole_body
+from .incoming import check_bounds, check_model, check_names, limited, timely, whole_body
 from .lowering import admitted
 from .policy import Policy
 from .reply import Reply
@@ -34,6 +34,7 @@ UNCOUNTED = ("embeddings", "rerank", "score", "tokenize", "detokenize", "moderat
 # Routes under /v1 by which a server is changed for everybody.
 CHANGING = ("load_lora_adapter", "unload_lora_adapter")
 READING = ("GET", "HEAD", "OPTIONS")
+KEYLESS = "forethought.keyless"  # key of a scope: the operator's key does not go on with it
 TWO_CALLS = "forethought.cap"  # key of a scope: the tokens of thought that the host is to keep by two calls
 
 
@@ -77,14 +78,17 @@ class Pipeline:
             await send(message)
 
         try:
-            tenant = self.tenants.of(headers)
+            tenant, path = self.tenants.of(headers), path_of(scope)
+            if is_preflight(scope["method"], headers):
+                _check_offered("OPTIONS", path, is_open=self.tenants.is_open)
+                await app({**scope, KEYLESS: True}, replayed(b"", receive), watched)
+                return
             if tenant is None:
                 self._refused("", came, 401)
                 raise RefusedError(401, "no tenant has this key", "invalid_api_key", {"www-authenticate": "Bearer"})
             if self.tenants.is_open and scope["method"] not in READING and is_foreign(headers, has_key=self.has_key):
                 self._refused("", came, 403)
                 raise RefusedError(403, "web pages of other sites may not ask here: give them a key", "cross_site")
-            path = path_of(scope)
             if scope["method"] == "POST" and path in policy.paths:
                 call = Call(self.seen.begin(), tenant, path, came, started, headers)
                 await self._decided(app, policy, scope, receive, watched, call)
@@ -107,8 +111,7 @@ class Pipeline:
     async def _passed(self, app: App, scope: Message, receive: Receive, send: Send, tenant: Tenant, path: str) -> None:
         """Passes on as it comes what generates nothing, or where nothing is counted."""
         receive = timely(receive)
-        if not self.tenants.is_open and not _is_offered(scope["method"], path):
-            raise RefusedError(404, "tenants read and ask under /v1, and change nothing there", "route_not_offered")
+        _check_offered(scope["method"], path, is_open=self.tenants.is_open)
         if scope["method"] not in READING:
             is_plain = path.removeprefix("/v1").lstrip("/") in UNCOUNTED
             if not is_plain:
@@ -210,8 +213,12 @@ class Pipeline:
             RefusedError: it may not be sent; nothing is reserved.
         """
         check_model(call.tenant, body)
+        if self._is_limited(call.tenant) and not self.is_shadow:
+            check_names(body)
         call.request = policy.read(call.path, body, call.headers.keys())
         is_read = call.request is not None and isinstance(body.get("stream"), bool | None)  # else some servers stream
+        if call.request is not None and call.request.own_room == 0:  # to some servers (Ollama) that is no limit
+            is_read = False
         if not is_read and self._is_limited(call.tenant) and not self.is_shadow:
             reason = "the body is no request that this route takes: see its messages, n, stream and limits"
             raise RefusedError(400, reason)
@@ -349,6 +356,12 @@ class Pipeline:
     def _is_limited(self, tenant: Tenant) -> bool:
         """Whether there is anything that a request could be made to pass by."""
         return self._has_quota(tenant) or tenant.ceiling is not None
+
+
+def _check_offered(method: str, path: str, *, is_open: bool) -> None:
+    """Refuses what tenants may not ask; raises RefusedError."""
+    if not is_open and not _is_offered(method, path):
+        raise RefusedError(404, "tenants read and ask under /v1, and change nothing there", "route_not_offered")
 
 
 def _is_offered(method: str, path: str) -> bool:

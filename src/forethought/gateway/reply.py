@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from .asgi import Message, Send
 from .counting import MOST_KEPT, Tally
-from .used import CLIENT_LEFT, DONE, REFUSED_UPSTREAM, UPSTREAM_FAILED, Used
+from .used import CLIENT_LEFT, DONE, REFUSED_UPSTREAM, REFUSING, UPSTREAM_FAILED, Used
 
 PREFIX = b"x-forethought-"
 
@@ -58,7 +58,7 @@ class Reply:
     def used(self, ending: str) -> Used:
         """What was used, of a reply that ended so."""
         if self._tally is None:
-            nothing = 0 if ending == REFUSED_UPSTREAM or (ending == DONE and self.status >= 400) else None
+            nothing = 0 if ending == REFUSED_UPSTREAM or (ending == DONE and self.status >= REFUSING) else None
             ending = REFUSED_UPSTREAM if nothing == 0 else ending
             return Used(nothing, nothing, nothing, self.status, ending)
         return self._used if self._used is not None and ending == DONE else self._tally.used(self.status, ending)
@@ -80,7 +80,7 @@ class Reply:
         is_plain = found.get(b"content-encoding", b"identity") == b"identity"
         kind = found.get(b"content-type", b"").lower()
         is_stream = kind.startswith(b"text/event-stream")
-        if is_plain and self.status < 400 and (is_stream or b"json" in kind):
+        if is_plain and self.status < REFUSING and (is_stream or b"json" in kind):
             drops = self._drops_usage and is_stream
             self._tally = Tally(is_stream=is_stream, drops_usage=drops)
             if drops:

@@ -15,8 +15,9 @@ from .fields import MESSAGES, RESPONSES, own_option
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 PATHS = (CHAT, TEXT)
 QUEUED = (RESPONSES, MESSAGES)  # vLLM takes no budget from us there, and a priority by header
+SAGEMAKER, ADAPTER = "/invocations", "x-amzn-sagemaker-adapter-identifier"  # the latter names another model
 # Other routes of vLLM that generate, which take no budget from us and a priority by field: SageMaker's, and several.
-QUEUED_BY_FIELD = ("/invocations", "/v1/chat/completions/batch", "/inference/v1/generate", "/cohere/v2/chat")
+QUEUED_BY_FIELD = (SAGEMAKER, "/v1/chat/completions/batch", "/inference/v1/generate", "/cohere/v2/chat")
 PRIORITY_HEADER = "x-vllm-priority"
 
 MAX_CHARACTERS = 32_768  # of a question: predictors read it in the server's event loop, which waits for them
@@ -78,6 +79,19 @@ class BudgetRequest:
     def untouched_by_cap(self) -> bool:
         """Whether no cap has an effect on it, wherever it stands."""
         return self.untouched == BEAMS
+
+
+def asked_as(path: str, body: Mapping[str, Any] | None, headers: Collection[str]) -> str:
+    """The route whose request this is: SageMaker's one route takes those of two others.
+
+    Args:
+        path: that was asked.
+        body: of the request; None where it is no object.
+        headers: names of its headers, in lower case.
+    """
+    if path != SAGEMAKER or body is None or ADAPTER in headers:
+        return path
+    return CHAT if "messages" in body else TEXT if "prompt" in body else path
 
 
 def read(

@@ -8,7 +8,7 @@ from typing import Any
 from ..core.data import FloatArray, Query
 from ..core.prompts import PromptTemplate
 from ..engines.forcing import Forcing
-from ..errors import InvalidInputError
+from ..errors import EngineError, InvalidInputError
 from .host import StateHost, logger
 from .request import CHAT, BudgetRequest
 
@@ -41,7 +41,10 @@ class PromptStates:
             return "the chat template refuses the predictor's turns"
         if ids != wanted:
             return f"not the prompt of template {self._forcing.template.name}"
-        hidden_D = await self._host.hidden_state(ids, self._layer)
+        try:
+            hidden_D = await self._host.hidden_state(ids, self._layer)
+        except EngineError as error:  # its queue is full, say: what it says of the request itself is the client's reply
+            return f"no hidden state: {error}"
         if hidden_D is None:
             logger.warning("no hidden state was caught of a prompt of %d tokens", len(ids))
             return "no hidden state was caught"

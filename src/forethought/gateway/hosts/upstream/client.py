@@ -89,7 +89,7 @@ class Upstream:
         is_head = method == b"HEAD"
         if body is None:
             connection = await self._connect(exchange)
-            connection.begin(head, is_head=is_head, is_chunked=length is None)
+            connection.begin(head, is_head=is_head, has_rest=True, is_chunked=length is None)
             return connection
         if (kept := self._kept()) is not None:
             exchange.connection = kept
@@ -213,20 +213,22 @@ class Connection(asyncio.Protocol):
         self._is_head = is_head
         self._has_head = self._is_complete = self._is_paused = False
         self._is_until_close = self._is_chunked = self._can_keep = False
+        self._is_sent = True
         self._error: UpstreamError | None = None
 
     # ------------------------------------------------------------------ what the forwarder calls
 
-    def begin(self, content: bytes, *, is_head: bool, is_chunked: bool = False) -> None:
+    def begin(self, content: bytes, *, is_head: bool, has_rest: bool = False, is_chunked: bool = False) -> None:
         """Sends a request's head, and its body where it is at hand."""
         self._reset(is_head=is_head)
-        self._is_chunked = is_chunked
+        self._is_sent, self._is_chunked = not has_rest, is_chunked
         self._parser = httptools.HttpResponseParser(self)
         self._transport.write(content)
 
     async def write(self, piece: bytes) -> None:
         """Sends a piece of a body that follows; b"" ends it."""
         if self.is_open and not self._is_complete:
+            self._is_sent = not piece
             self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._is_chunked else piece)
             if self._is_write_paused:
                 self._can_write = asyncio.get_running_loop().create_future()
@@ -253,8 +255,9 @@ class Connection(asyncio.Protocol):
 
     def done(self) -> None:
         """The forwarder needs it no more: it is kept where its reply is complete, else closed."""
-        is_kept = self._is_complete and not self._pieces and self._error is None and not self._is_until_close
-        if is_kept and self.is_open and self._can_keep:
+        # A reply may come before all of a body was sent. The next request would be taken for the rest of it.
+        is_kept = self._is_sent and self._is_complete and not self._pieces and self._error is None
+        if is_kept and self.is_open and self._can_keep and not self._is_until_close:
             self._pool.give_back(self)
         else:
             self.close()

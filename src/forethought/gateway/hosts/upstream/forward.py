@@ -13,6 +13,7 @@ from ....servers import reading
 from ....servers.address import LEAST_KEY, Address, Key
 from ...asgi import Message, Receive, Send, left
 from ...failing import RefusedError, UpstreamError
+from ...pipeline import KEYLESS
 from .client import Connection, Exchange, Upstream
 from .headers import CREDENTIALS, back, key_headers, onward
 
@@ -57,7 +58,7 @@ class Forward:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One request; raises UpstreamError and RefusedError."""
         method, target = self._line(scope)
-        headers = onward(scope["headers"], self._dropped) + self._added
+        headers = onward(scope["headers"], self._dropped) + ([] if scope.get(KEYLESS) else self._added)
         first = await receive()
         if first["type"] != "http.request":
             return
@@ -99,7 +100,7 @@ class Forward:
         plain = unquote_to_bytes(path)
         if not METHOD.fullmatch(method) or method == "CONNECT":
             raise RefusedError(405, "this method is not passed on")
-        if not path.startswith(b"/") or b".." in re.split(rb"[/\\]", plain) or any(byte <= 32 for byte in path):
+        if not path.startswith(b"/") or b".." in re.split(rb"[/\\;]", plain) or any(byte <= 32 for byte in path):
             raise RefusedError(400, "this path is not passed on")
         is_api = path == b"/v1" or path.startswith(b"/v1/")
         target = self._api + path[3:] if is_api else self._root + path
@@ -108,7 +109,8 @@ class Forward:
 
     async def _reply(self, connection: Connection, send: Send) -> None:
         status, headers = connection.status, back(connection.headers)
-        if not 200 <= status <= 599 or any(BROKEN.search(value) for _, value in headers):
+        codings = {value.strip().lower() for name, value in connection.headers if name == b"transfer-encoding"}
+        if not 200 <= status <= 599 or codings - {b"chunked"} or any(BROKEN.search(value) for _, value in headers):
             raise UpstreamError("the server behind the gateway sent a reply that no HTTP has")
         if status in (204, 304):  # some say the length of what they leave out
             headers = [pair for pair in headers if pair[0] != b"content-length"]

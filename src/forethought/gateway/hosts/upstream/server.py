@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-HEADER_BYTES = 64 << 10  # of a request, its first line and all
+HEADER_BYTES = 64 << 10  # of a request, its first line and all; of trailers too
 HEADER_SECONDS = 20.0  # in which they have to come
 LINGER_SECONDS = 1.0  # in which a client that was refused can read why
 WRITE_SECONDS = 120.0  # in which a client has to take what is sent
@@ -34,7 +34,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._num_bytes = 0
         self._torn = b""  # the last line of a head of which more is to come: it may be cut within `Upgrade:`
         self._is_in_head = self._is_in_body = self._is_refused = False
-        self._is_shared = False  # the end of another request came with the same bytes, which are not this head's alone
+        self._length: int | None = None  # bytes of the body that are still to come; None where it comes in chunks
         self._timer: asyncio.TimerHandle | None = None
         self._slow: asyncio.TimerHandle | None = None
 
@@ -52,22 +52,38 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        if self._is_refused:  # what still comes is read and dropped, so that the client gets to read why
-            return
-        self._is_shared, num_bytes = False, len(data)
-        if not self._is_in_body:
-            head, end, rest = (self._torn + data).partition(b"\r\n\r\n")
-            at = len(head) if end or b"\r\n" not in head else head.rindex(b"\r\n")
-            head, self._torn = head[:at], head[at:]
-            if b"\nupgrade" in head.lower():
-                head = UPGRADE.sub(b"", head)
-            data = head + end + rest
-        super().data_received(data)
-        if self._is_in_head or self._torn:
-            self._num_bytes += 0 if self._is_shared else num_bytes
-            self._bound(self._num_bytes)
-        elif self._timer is None and self._is_answered:  # of a request that was not waited for, and ends some time
+        while data and not self._is_refused:  # what then still comes is dropped, so that the client gets to read why
+            if self._is_in_body:
+                at = self._end_of_body(data)
+                piece, data = data[:at], data[at:]
+                self._num_bytes += len(piece)  # since the last of the body itself: of trailers
+            else:
+                piece, data = self._head_in(data)
+            super().data_received(piece)
+            if self._is_in_head:
+                self._num_bytes += len(piece)
+            if self._is_in_head or self._is_in_body or self._torn:
+                self._bound(self._num_bytes + len(self._torn))
+        if self._timer is None and self._is_answered:  # of a request that was not waited for, and ends some time
             self._wait(HEADER_SECONDS, self.timeout_keep_alive_handler)
+
+    def _head_in(self, data: bytes) -> tuple[bytes, bytes]:
+        """`(a head without `Upgrade:`, or as many whole lines of it as have come; what comes behind it)`."""
+        head, end, rest = (self._torn + data).partition(b"\r\n\r\n")
+        at = len(head) if end or b"\r\n" not in head else head.rindex(b"\r\n")
+        head, self._torn = head[:at], head[at:]
+        if b"\nupgrade" in head.lower():
+            head = UPGRADE.sub(b"", head)
+        return head + end, rest
+
+    def _end_of_body(self, data: bytes) -> int:
+        """How many bytes may go to the parser before a body can have ended, and another head can begin."""
+        if self._length is not None:
+            return self._length
+        if torn := len(data) - len(data.lstrip(b"\r\n")):  # of an empty line whose beginning has come before
+            return torn
+        at = data.find(b"\r\n\r\n")
+        return len(data) if at < 0 else at + 4
 
     def on_message_begin(self) -> None:
         """See httptools."""
@@ -79,6 +95,8 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """See httptools."""
         self._is_in_head, self._is_in_body = False, True
+        self._num_bytes = 0
+        self._length = next((int(value) for name, value in self.headers if name == b"content-length"), None)
         self._stop()
         if not self._bound(len(self.url) + sum([len(name) + len(value) + 4 for name, value in self.headers])):
             raise ValueError("a head that is too long")  # ends the parser; uvicorn calls `send_400_response`
@@ -86,9 +104,21 @@ class HttpProtocol(HttpToolsProtocol):
         if self.parser.get_http_version() == "1.0" and self.cycle is not None:
             self.cycle.send = _until_closed(self.cycle)  # type: ignore[assignment, method-assign]
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """See httptools."""
+        if self._is_in_head:  # else it is a trailer, which may say nothing that a header says: whose request it is
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """See httptools."""
+        self._num_bytes = 0
+        if self._length is not None:
+            self._length -= len(body)
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         """See httptools."""
-        self._is_shared, self._is_in_body = True, False
+        self._is_in_body = False
         super().on_message_complete()
         if self._is_answered:
             self._wait(KEPT_SECONDS, self.timeout_keep_alive_handler)

@@ -29,6 +29,7 @@ THOUGHT = "reasoning_content"
 MOST_REPLY = 16 << 20
 MOST_AT_ONCE = 16  # answers of one request that are asked for together
 REFUSED = "the server behind the gateway refused to go on with the answer"
+ENDED = "the server behind the gateway ended its reply with an error"
 NO_CHAT = "the server behind the gateway sent what is no chat completion"
 LIMITS = ("max_tokens", "max_completion_tokens", *chain.from_iterable(OTHER_LIMITS.values()))
 NUMBERS = ("n", *chain.from_iterable(OTHER_NUMBERS.values()))
@@ -361,6 +362,8 @@ class _Reader:
         found = parsed(data.strip())
         if found is None:
             return
+        if found.get("error"):  # after the head: what came so far is no answer
+            raise UpstreamError(ENDED)
         if isinstance(usage := found.get("usage"), dict):
             self.usage = usage
         choices = found.get("choices")

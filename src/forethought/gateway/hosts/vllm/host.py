@@ -16,6 +16,8 @@ from ...host import Tags
 from .extension import PREFIX, HiddenStates
 
 EXTENSION = "forethought.gateway.HiddenStates"
+# Errors of a server that takes no more requests: --max-num-queued-reqs, --max-num-queued-tokens.
+BUSY = ("QueueOverflowError", "MaxQueuedTokensError")
 
 
 class VllmHost:
@@ -76,6 +78,10 @@ class VllmHost:
         name = f"{PREFIX}{uuid.uuid4().hex}"
         try:
             await self._generate(name, ids, 1, None)
+        except Exception as error:
+            if type(error).__name__ in BUSY:
+                raise EngineError(str(error)) from None
+            raise
         finally:
             answers = await self._engine.collective_rpc("forethought_take", args=(name, layer))
         caught = next((answer for answer in answers if answer is not None), None)
