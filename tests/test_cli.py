@@ -226,7 +226,7 @@ def test_settings_come_from_flag_then_environment_then_file(
 ) -> None:
     questions = write_questions(tmp_path / "train.jsonl", 4)
     config = tmp_path / "forethought.toml"
-    config.write_text("[profile]\ntraces = 5\nwindow = 32\n")
+    config.write_text("\ufeff[profile]\ntraces = 5\nwindow = 32\n", "utf-8")
 
     def bill(*flags: object) -> Any:
         return call("--config", config, "profile", "fake", questions, "--dry-run", "--json", *flags).json
@@ -425,7 +425,11 @@ def test_usage_errors_exit_2(call: Call, args: list[str], words: str) -> None:
     assert words in said.err
 
 
-@pytest.mark.parametrize("table", ["[profil]\ntraces = 2", "[profile]\ntrace = 2", "not toml", "[profile]\nquestions"])
+@pytest.mark.parametrize(
+    "table",
+    ["[profil]\ntraces = 2", "[profile]\ntrace = 2", "not toml", "[profile]\nquestions", f"deep = {'[' * 5000}"],
+    ids=["table", "key", "text", "value", "deep"],
+)
 def test_bad_config_file(call: Call, tmp_path: Path, table: str) -> None:
     config = tmp_path / "c.toml"
     config.write_text(table)

@@ -24,7 +24,7 @@ from forethought.core.prompts import load_template
 from forethought.core.worker import Worker
 from forethought.engines.fake import FakeEngine
 from forethought.engines.replay import replay
-from forethought.errors import InvalidSettingsError
+from forethought.errors import InvalidMenuError, InvalidSettingsError
 from forethought.runs.store import RunDirectory
 
 PRICE = Price(1.0, 4.0)
@@ -63,6 +63,20 @@ def menu_file(tmp_path: Path) -> Path:
     path = tmp_path / "menu.toml"
     path.write_text(to_toml(OPTIONS), "utf-8")
     return path
+
+
+@pytest.mark.parametrize("value", ["2026-12-02", "nan", "[1, inf]", "{ at = 12:00:00 }"])
+def test_a_field_that_no_request_can_hold_is_refused(tmp_path, value):
+    path = tmp_path / "menu.toml"
+    path.write_text(f'[[option]]\nlabel = "dated"\nset = {{ until = {value} }}\n')
+    with pytest.raises(InvalidMenuError, match=r"menu\.toml, option 1: option 'dated': set holds .*no request can"):
+        Menu.read(path)
+
+
+def test_a_menu_file_may_begin_with_the_mark_of_windows_editors(menu_file):
+    menu = Menu.read(menu_file)
+    menu_file.write_bytes(b"\xef\xbb\xbf" + menu_file.read_bytes().replace(b"\n", b"\r\n"))
+    assert Menu.read(menu_file) == menu
 
 
 def test_every_option_is_asked_once_a_sample_without_probes(menu_file):

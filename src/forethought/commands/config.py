@@ -20,10 +20,10 @@ from ..errors import InvalidSettingsError
 def read_config(path: str, commands: Mapping[str, click.Command | None]) -> dict[str, Any]:
     """Reads the file into click's default map; every unknown table and key is reported at once."""
     try:
-        content = tomllib.loads(Path(path).read_text("utf-8"))
+        content = tomllib.loads(Path(path).read_text("utf-8-sig"))
     except OSError as error:
         raise InvalidSettingsError(f"--config {path}: {error.strerror or error}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidSettingsError(f"--config {path} is not TOML: {error}") from error
     problems: list[str] = []
     defaults = _tables(content, commands, problems, "")

@@ -75,6 +75,8 @@ class Option:
             problem = f"cap must be a number of tokens, not {self.cap!r}"
         elif self.price is not None and not all(0 <= each < math.inf for each in (self.price.input, self.price.output)):
             problem = "usd_per_million must hold numbers of at least 0"
+        elif odd := unsendable(self.set):
+            problem = f"set holds {odd}, which no request can: text, numbers, true, false, lists and tables"
         if problem:
             raise InvalidMenuError(f"option {self.label!r}: {problem}")
 
@@ -118,6 +120,16 @@ class Option:
         return made
 
 
+def unsendable(value: Any) -> str:
+    """What of a field's value JSON cannot hold, such as a date of TOML or NaN, in words; "" where it is all right."""
+    if isinstance(value, Mapping):
+        return next(filter(None, map(unsendable, (*value, *value.values()))), "")
+    if isinstance(value, list | tuple):
+        return next(filter(None, map(unsendable, value)), "")
+    is_one = value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
+    return "" if is_one else str(value)[:80]
+
+
 def read_options(path: str | Path) -> tuple[Option, ...]:
     """The options of a menu file (TOML): one table `[[option]]` each, in any order.
 
@@ -126,7 +138,7 @@ def read_options(path: str | Path) -> tuple[Option, ...]:
     """
     path = Path(path)
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InvalidMenuError(f"the menu file {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
