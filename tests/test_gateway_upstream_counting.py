@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forethought.gateway.counting import MOST_KEPT, MOST_LINE, Tally
+from forethought.gateway.counting import MOST_KEPT, MOST_LINE, MOST_TAIL, Tally
 from forethought.gateway.used import CLIENT_LEFT, DONE, REFUSED_UPSTREAM
 from forethought.servers.tokens import Shown, least_tokens
 
@@ -176,6 +176,24 @@ def test_an_image_in_a_stream_does_not_end_its_counting():
         assert tally.used(200, DONE).output_tokens == USAGE["completion_tokens"]
 
 
+@pytest.mark.parametrize("space", [None, (",", ":")], ids=["spaces", "compact"])
+def test_a_reply_that_is_too_long_to_be_read_is_counted_by_the_usage_at_its_end(space):
+    """With the log-probabilities of twenty tokens for each it soon has so many bytes."""
+    said = json.dumps({"usage": {"completion_tokens": 1}})
+    choice = {"message": {"content": said}, "logprobs": "x" * MOST_KEPT}
+    for last in ({}, {"kv_transfer_params": None, "timings": {"n": 3}}):
+        content = json.dumps({"choices": [choice], "usage": USAGE, **last}, separators=space).encode()
+        tally = Tally(is_stream=False)
+        came = b"".join(tally.feed(content[start : start + 100_000]) for start in range(0, len(content), 100_000))
+        tally.rest()
+        assert came == content
+        assert tally.used(200, DONE).output_tokens == USAGE["completion_tokens"]
+    untold = Tally(is_stream=False)
+    untold.feed(json.dumps({"choices": [choice, {"message": {"content": said}}]}).encode())
+    untold.rest()
+    assert untold.used(200, DONE).output_tokens is None
+
+
 def test_nothing_grows_with_what_passes():
     tally = Tally(is_stream=True, drops_usage=True)
     for _ in range(50):
@@ -187,4 +205,4 @@ def test_nothing_grows_with_what_passes():
     assert len(endless._kept) == 0
     large = Tally(is_stream=False)
     large.feed(b"x" * (MOST_KEPT + 1))
-    assert len(large._kept) == 0
+    assert len(large._kept) <= MOST_TAIL

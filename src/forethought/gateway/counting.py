@@ -12,6 +12,7 @@ from .asgi import parsed
 from .used import DONE, REFUSED_UPSTREAM, REFUSING, Used
 
 MOST_KEPT = 4_000_000  # bytes of a whole reply that is read to be counted
+MOST_TAIL = 16_000  # bytes at the end of a longer one, where its usage stands
 MOST_LINE = MOST_KEPT  # bytes of an event: one image may be 2 MB
 END = re.compile(rb"\n\r?\n|\r\r")  # of an event
 
@@ -37,15 +38,15 @@ class Tally:
 
         Only where the usage has to be taken out are bytes held back, and no more than an event that is not whole.
         """
-        if self._is_lost:
+        if self._is_lost and self.is_stream:
             return piece
         kept = self._kept
         begin = max(0, len(kept) - 2)
         kept += piece
         if not self.is_stream:
-            self._is_lost = len(kept) > MOST_KEPT
+            self._is_lost = self._is_lost or len(kept) > MOST_KEPT
             if self._is_lost:
-                kept.clear()
+                del kept[:-MOST_TAIL]
             return piece
         onward = self._events(begin) if self._drops_usage else piece
         if not self._drops_usage:
@@ -62,8 +63,7 @@ class Tally:
         """What was held back, once nothing more comes."""
         kept = bytes(self._kept)
         if not self.is_stream:
-            if not self._is_lost:
-                self._whole(kept)
+            self._whole(_usage_in(kept) if self._is_lost else kept)
             return b""
         is_usage_alone = self._lines(kept)
         self._kept.clear()
@@ -153,3 +153,11 @@ class Tally:
         if (prompt := whole(usage.get("input_tokens"))) is not None and any(cached):  # Anthropic counts them apart
             found["input_tokens"] = prompt + sum(number or 0 for number in cached)
         self._usage |= found
+
+
+def _usage_in(tail: bytes) -> bytes:
+    """The usage in the end of a reply, as a reply of that alone; in a text its quotes would be escaped."""
+    _, found, told = tail.rpartition(b'"usage":')
+    ends = [at + 1 for at, byte in enumerate(told) if found and byte == ord("}")]
+    replies = (b'{"usage":%b}' % told[:end] for end in ends[:8])
+    return next((reply for reply in replies if parsed(reply) is not None), b"")
