@@ -621,6 +621,8 @@ ODD = {
     "headers without an end": b"GET / HTTP/1.1\r\n" + b"x-a: b\r\n" * 20_000,
     "two lengths": b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
     "a length and chunks": b"POST /a HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a body without chunks": b"POST /v1/chat/completions HTTP/1.1\r\nauthorization: Bearer %b\r\n" % KEY.encode()
+    + b"transfer-encoding: identity\r\n\r\n",
     "a tunnel": b"CONNECT example.org:443 HTTP/1.1\r\nhost: a\r\n\r\n",
     "another server": b"GET http://example.org/x HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
     "a control character": b"GET /a\x01b HTTP/1.1\r\nhost: a\r\n\r\n",

@@ -100,6 +100,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._stop()
         if not self._bound(len(self.url) + sum([len(name) + len(value) + 4 for name, value in self.headers])):
             raise ValueError("a head that is too long")  # ends the parser; uvicorn calls `send_400_response`
+        if any(name == b"transfer-encoding" and value.lower() != b"chunked" for name, value in self.headers):
+            raise ValueError("a body whose end nobody knows")  # the parser says so later, when the request has begun
         super().on_headers_complete()
         if self.parser.get_http_version() == "1.0" and self.cycle is not None:
             self.cycle.send = _until_closed(self.cycle)  # type: ignore[assignment, method-assign]
