@@ -402,6 +402,7 @@ def test_weights_decide_between_equal_queries(name: str) -> None:
             {"total": 500, "max_budget_Q": np.array([64, 15, 64])}, InvalidMenuError, ["'q1'"], id="maximum-too-small"
         ),
         pytest.param({"total": 500, "weight_Q": np.array([1.0, -1.0, 1.0])}, InvalidInputError, ["'q1'"], id="weight"),
+        pytest.param({"total": 500, "weight_Q": np.full(3, 1e308)}, InvalidInputError, ["'q0'"], id="weight-sum"),
         pytest.param({"total": 500, "weight_Q": np.zeros(3)}, InvalidInputError, ["every weight is 0"], id="weights-0"),
         pytest.param({"total": 500, "weight_Q": np.ones(2)}, InvalidInputError, ["(2,)", "3"], id="weights-too-few"),
         pytest.param({"total": 500, "min_budget_Q": np.ones(2)}, InvalidInputError, ["(2,)"], id="bounds-too-few"),

@@ -25,6 +25,7 @@ Columns = NDArray[np.int64]
 # A spent total and the spend under it are sums of the same predictions, often added in another order: they are equal
 # when they agree to one part in a trillion.
 RELATIVE_ROUNDING = 1e-12
+MOST_WEIGHT = 2.0**53  # as in files of questions: sums of larger ones could exceed any number
 NOTHING = 1e-3  # of a total in USD: what is left of it and not worth a note
 
 
@@ -292,7 +293,7 @@ def pose(
     if cost is Cost.USD and curves.input_Q_B is not None:
         check_tokens(curves, "input_Q_B", curves.input_Q_B)
     is_ordered = cost is Cost.GRANTED or (is_ordered and cost is Cost.SPENT)  # a bill may fall where tokens do not
-    weights_Q = None if weight_Q is None else _per_query(curves, weight_Q, "weight_Q", least=0.0)
+    weights_Q = None if weight_Q is None else _per_query(curves, weight_Q, "weight_Q", least=0.0, most=MOST_WEIGHT)
     if weights_Q is not None and not weights_Q.any():
         raise InvalidInputError("every weight is 0, so no answer is worth anything; give some query a weight")
     first_Q, last_Q = _column_ranges(curves, min_budget_Q, max_budget_Q)
@@ -348,13 +349,15 @@ def _column_ranges(curves: Curves, min_budget_Q: Any, max_budget_Q: Any) -> tupl
     return first_Q, last_Q
 
 
-def _per_query(curves: Curves, given_Q: Any, name: str, *, least: float = -math.inf) -> NDArray[np.float64]:
+def _per_query(
+    curves: Curves, given_Q: Any, name: str, *, least: float = -math.inf, most: float = math.inf
+) -> NDArray[np.float64]:
     values_Q: NDArray[np.float64] = np.asarray(given_Q, dtype=np.float64)
     num_queries = len(curves.query_ids)
     if values_Q.shape != (num_queries,):
         raise InvalidInputError(f"{name} has shape {values_Q.shape}; {num_queries} queries need one entry each")
-    if (wrong := np.flatnonzero(~(np.isfinite(values_Q) & (values_Q >= least)))).size:
+    if (wrong := np.flatnonzero(~(np.isfinite(values_Q) & (values_Q >= least) & (values_Q <= most)))).size:
         row = int(wrong[0])
-        rule = "give a number" if math.isinf(least) else f"it must be {least:g} or more"
+        rule = "give a number" if math.isinf(least) else f"it must be from {least:g} to {most:g}"
         raise InvalidInputError(f"{name} of query {curves.query_ids[row]!r} is {values_Q[row]}; {rule}")
     return values_Q
