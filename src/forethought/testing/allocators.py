@@ -105,10 +105,7 @@ class AllocatorContract:
         for (curves, given), (before, given_before) in zip(batches(), batches(), strict=True):
             allocate(allocator, curves, **given)
             for name, own, kept in (
-                *(
-                    (name, getattr(curves, name), getattr(before, name))
-                    for name in ("p_Q_B", "tokens_Q_B", "input_Q_B")
-                ),
+                *((name, getattr(curves, name), getattr(before, name)) for name in ARRAYS),
                 ("weight_Q", given["weight_Q"], given_before["weight_Q"]),
             ):
                 expect(own is kept is None or np.array_equal(own, kept), f"it changed {name}")
