@@ -22,7 +22,7 @@ import numpy as np
 from forethought.control import sources
 from forethought.core.data import Cost, Curves
 from forethought.core.menu import Menu
-from forethought.core.profile import Profile
+from forethought.core.profile import Profile, Traces
 from forethought.core.versions import versions
 from forethought.evaluation.policies import FORETHOUGHT, ORACLE, Policies
 from forethought.evaluation.resampled import Resampled
@@ -36,12 +36,13 @@ LEVELS = (60.0, 80.0, 100.0, 120.0, 140.0)  # mean spent tokens, answers include
 
 
 def at_caps(profile: Profile, menu: Menu) -> Profile:
-    """The profile at some of its caps, without single traces."""
-    return replace(profile.on_columns(menu, np.array(profile.menu.columns(menu.caps))), traces=None)
+    """The profile at some of its caps."""
+    return profile.on_columns(menu, np.array(profile.menu.columns(menu.caps)))
 
 
 def mixed(first: Profile, second: Profile) -> Profile:
     """One profile of both, its rows in that order."""
+    traces = first.traces and second.traces and Traces.joined([first.traces, second.traces])
     if first.layers != second.layers or first.hidden_Q_L_D is None or second.hidden_Q_L_D is None:
         raise SystemExit("the profiles need the hidden states of the same layer")
     return replace(
@@ -54,6 +55,7 @@ def mixed(first: Profile, second: Profile) -> Profile:
         hidden_Q_L_D=np.concatenate([first.hidden_Q_L_D, second.hidden_Q_L_D]),
         texts=first.texts + second.texts,
         difficulties=(),
+        traces=traces,
     )
 
 
@@ -70,7 +72,7 @@ def by_kind(both: Profile, num_first: int) -> Curves:
 
 def measure(first: Profile, second: Profile, predictor: str) -> dict[str, Any]:
     """Rows at each level, with what each kind got."""
-    both = mixed(first, second)
+    both = replace(mixed(first, second), traces=None)
     predicted, mean = cross_fit(both, predictor=predictor)
     policies, kinds = Policies(both, predicted, mean, "envelope"), {"first": slice(first.num_queries)}
     kinds["second"] = slice(first.num_queries, None)
@@ -118,9 +120,12 @@ def main() -> None:
     parser.add_argument("--caps", default="32:256:32")
     parser.add_argument("--predictor", default="ridge")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--save", type=Path, help="also write the profile of all questions of both to this Parquet file")
     options = parser.parse_args()
     menu = Menu.parse(options.caps)
     first, second = (at_caps(sources.open_profile(each), menu) for each in (options.first, options.second))
+    if options.save:
+        mixed(first, second).save(options.save)
     order = np.sort(hash_order(first.query_ids, seed=0)[: second.num_queries])
     found = {"all": measure(first, second, options.predictor)}
     found["even"] = measure(first.select(order), second, options.predictor)
