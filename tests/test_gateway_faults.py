@@ -395,6 +395,15 @@ async def test_two_calls_make_no_answer_of_what_is_none(predictor, stream, conte
                 assert b"no chat completion" in body
 
 
+async def test_two_calls_read_events_of_several_lines(predictor):
+    event = json.dumps({"choices": [{"index": 0, "delta": {"content": "17 times"}}], "usage": USAGE}, indent=1)
+    content = f"\ufeff: hello\r\ndata: {event}\r\n\r\n".replace("\n ", "\ndata:  ").replace("\n}", "\ndata: }").encode()
+    async with answering(content, "text/event-stream") as (url, _):
+        async with served(url, predictor, server="llama.cpp", enforce="two-call") as found, Client(found.url) as client:
+            status, _, body = await client.ask("/v1/chat/completions", chat(question(1), stream=True))
+            assert (status, body.count(b"17 times")) == (200, 2)
+
+
 async def test_two_calls_make_no_answer_of_a_stream_that_ends_with_an_error(predictor):
     begun = {"choices": [{"index": 0, "delta": {"content": "17 times"}, "finish_reason": None}]}
     content = b"".join(b"data: %b\n\n" % json.dumps(each).encode() for each in (begun, {"error": {"message": "died"}}))

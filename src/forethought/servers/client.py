@@ -14,7 +14,8 @@ import aiohttp
 
 from ..errors import EngineError
 from . import reading, troubles
-from .address import Address, Key
+from .address import Address, Key, without_secrets
+from .events import BOM, DONE, EventReader
 from .replies import Chunks, generated_in
 from .retrying import RETRIED, AttemptError, Backoff, Fitting, RequestError
 from .tokens import Counters
@@ -99,31 +100,31 @@ class Client:
             await self._check(response)
             if response.content_type == "application/json":  # this server does not stream
                 content = await reading.body(response.content, _encoding(response))
-                if not content.lstrip()[:6].startswith((b"data:", b"event:", b":")):
+                if not content.removeprefix(BOM).lstrip()[:6].startswith((b"data:", b"event:", b"id:", b":")):
                     return self._object(content, response)
-                return await self._put_together(events(), _each(content.splitlines()), response)
-            return await self._put_together(events(), reading.lines(response.content, _encoding(response)), response)
+                return await self._put_together(events(), _all(content), response)
+            return await self._put_together(events(), reading.pieces(response.content, _encoding(response)), response)
 
         return await self._persist("POST", url, body, read)
 
     async def _put_together(
-        self, taken: Chunks, lines: AsyncIterator[bytes], response: aiohttp.ClientResponse
+        self, taken: Chunks, pieces: AsyncIterator[bytes], response: aiohttp.ClientResponse
     ) -> dict[str, Any]:
-        """The answer in the lines of a stream, which may turn out to be a web page or one object."""
+        """The answer in the events of a stream, which may turn out to be a web page or one object."""
         try:
-            is_first = True
-            async for line in lines:
-                if is_first and line.strip():
+            reader, is_first = EventReader(), True
+            async for piece in pieces:
+                if is_first and (start := piece.removeprefix(BOM).lstrip()):
                     is_first = False
-                    if line.lstrip().startswith((b"{", b"[", b"<")):
-                        rest = [line, *[each async for each in lines]]
-                        return self._object(b"\n".join(rest), response)
-                if (content := _data(line)) == b"[DONE]":
-                    return taken.finish(is_done=True)
-                if content and not taken.add(self._event(content, response)):
-                    response.close()  # frees the server's slot as well
-                    break
-            return taken.finish(is_done=False)
+                    if start.startswith((b"{", b"[", b"<")):
+                        rest = [piece, *[each async for each in pieces]]
+                        return self._object(b"".join(rest), response)
+                if (found := self._take(taken, reader.feed(piece), response)) is not None:
+                    return found
+                if reader.num_kept > reading.LINE_BYTES:
+                    raise reading.UnreadableError(f"an event is longer than {reading.LINE_BYTES >> 20} MiB")
+            found = self._take(taken, reader.rest(), response)
+            return taken.finish(is_done=False) if found is None else found
         except reading.UnreadableError:
             self.counters.discarded_tokens += taken.num_seen
             raise
@@ -254,7 +255,7 @@ class Client:
         if response.status == 200:
             return
         if 300 <= response.status < 400:
-            target = response.headers.get("Location", "").partition("?")[0]
+            target = without_secrets(response.headers.get("Location", "")).partition("?")[0]
             raise RequestError(
                 f"the server redirects to {self._shown(target)}, which is not followed; "
                 f"if that is the right address, give it as --base-url"
@@ -280,13 +281,21 @@ class Client:
         refusal = str(found) if response.status in (400, 403, 422) else ""
         raise RequestError(reason, refusal=refusal, status=response.status)
 
-    def _event(self, content: bytes, response: aiohttp.ClientResponse) -> dict[str, Any]:
-        """The object in the data of an event."""
-        found = reading.parsed(content)
-        if not isinstance(found, dict):
-            raise ValueError("an event is not an object")
-        self._refuse_error(found, response)
-        return found
+    def _take(
+        self, taken: Chunks, events: list[dict[str, Any] | bytes], response: aiohttp.ClientResponse
+    ) -> dict[str, Any] | None:
+        """Takes events; returns the whole answer once no more are needed."""
+        for event in events:
+            if event == DONE:
+                return taken.finish(is_done=True)
+            if isinstance(event, bytes):
+                reading.parsed(event)
+                raise ValueError("an event is not an object")
+            self._refuse_error(event, response)
+            if not taken.add(event):
+                response.close()  # frees the server's slot as well
+                return taken.finish(is_done=False)
+        return None
 
     def _hide(self, text: str) -> str:
         return text if self._key is None else self._key.hide(text)
@@ -299,7 +308,7 @@ class Client:
             except ValueError:
                 found = found[: reading.ERROR_BYTES].decode("utf-8", "replace")
         text = str(troubles.message(found))[: reading.ERROR_BYTES]
-        text = " ".join(reading.fit_text(text, self._hide).split())
+        text = " ".join(without_secrets(reading.fit_text(text, self._hide)).split())
         return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
 
 
@@ -311,12 +320,5 @@ def _encoding(response: aiohttp.ClientResponse) -> str:
     return response.headers.get("Content-Encoding", "")
 
 
-def _data(line: bytes) -> bytes:
-    """What a line of a stream carries; empty for a line without data."""
-    field, _, content = line.strip().partition(b":")
-    return content.strip() if field == b"data" else b""
-
-
-async def _each(lines: list[bytes]) -> AsyncIterator[bytes]:
-    for line in lines:
-        yield line
+async def _all(content: bytes) -> AsyncIterator[bytes]:
+    yield content
