@@ -6,6 +6,7 @@ A general client parses, decodes and wraps more than a forwarder needs; docs/gat
 from __future__ import annotations
 
 import asyncio
+import select
 import ssl
 import time
 from collections import deque
@@ -22,8 +23,11 @@ Headers = Sequence[tuple[bytes, bytes]]
 BARE_BYTES = 64 << 10  # of a reply without any of its body: of its head, or of trailers
 HIGH_WATER, LOW_WATER = 256 << 10, 64 << 10  # bytes of a reply that wait to be passed on
 IDLE_SECONDS = 4.0  # an unused connection is closed then: servers close them after 5 s and more
-RACE_SECONDS = 1.0  # a kept connection that is lost so soon, without a byte, was being closed while it was used
+# Methods that may be sent twice (RFC 9110, 9.2.2): whether a server had begun on what is lost with a kept connection
+# cannot be known, and an answer would be generated, and paid, twice.
+IDEMPOTENT = (b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE")
 CONNECT_SECONDS = 10.0
+LATE = 504
 MOST_IDLE = 256
 
 
@@ -93,19 +97,14 @@ class Upstream:
             return connection
         if (kept := self._kept()) is not None:
             exchange.connection = kept
-            started = time.monotonic()
             kept.begin(head + body, is_head=is_head)
             try:
                 await kept.head(self.reply_seconds)
                 return kept
-            except UpstreamError:
-                if exchange.is_gone or kept.num_bytes or time.monotonic() - started > RACE_SECONDS:
+            except UpstreamError as error:
+                if method not in IDEMPOTENT or exchange.is_gone or error.status == LATE:
                     raise
-        try:
-            connection = await self._connect(exchange)
-        except UpstreamError as error:  # the server may have begun to work on what was lost with the kept connection
-            error.was_sent = kept is not None
-            raise
+        connection = await self._connect(exchange)
         connection.begin(head + body, is_head=is_head)
         await connection.head(self.reply_seconds)
         return connection
@@ -114,7 +113,7 @@ class Upstream:
         now = time.monotonic()
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_open and now - connection.idle_since < IDLE_SECONDS:
+            if connection.is_open and now - connection.idle_since < IDLE_SECONDS and not connection.has_news:
                 self._busy.add(connection)
                 return connection
             connection.close()
@@ -188,7 +187,8 @@ class Connection(asyncio.Protocol):
     Attributes:
         status: of the reply.
         headers: of it, names in lower case.
-        num_bytes: that came of it; `num_bare` since the last of its body.
+        num_bytes: that came of it.
+        num_bare: those since the last of its body.
         idle_since: when its last reply was complete.
     """
 
@@ -217,6 +217,13 @@ class Connection(asyncio.Protocol):
         self._error: UpstreamError | None = None
 
     # ------------------------------------------------------------------ what the forwarder calls
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something came that nobody asked for, its end too, and the loop has not seen yet."""
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def begin(self, content: bytes, *, is_head: bool, has_rest: bool = False, is_chunked: bool = False) -> None:
         """Sends a request's head, and its body where it is at hand."""
@@ -288,7 +295,7 @@ class Connection(asyncio.Protocol):
             raise self._error
 
     def _late(self, waiter: asyncio.Future[None], what: str) -> None:
-        self._error = self._error or UpstreamError(f"the server behind the gateway {what} in time", status=504)
+        self._error = self._error or UpstreamError(f"the server behind the gateway {what} in time", status=LATE)
         if not waiter.done():
             waiter.set_result(None)
 
