@@ -254,8 +254,13 @@ def test_a_hard_cap_counts_what_is_lost_with_a_worker(
     folder: Path, on_workers: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crews, "FRUITLESS", 100)
-    engine, host = on_workers(tokens_per_second=3000)
-    with Killer(host.pids, 5, every=0.2) as killer:
+    engine, host = on_workers(tokens_per_second=600)
+
+    def at_work() -> list[int]:
+        slots = [slot for slot in engine._crew.slots if slot.opened is not None and slot.hands.held]
+        return [slot.opened.pid for slot in slots if slot.opened.pid in host.pids()]
+
+    with Killer(at_work, 5, every=0.2) as killer:
         done = run(running(folder, "capped", hard_cap="2500"), engine=engine)
     assert killer.num_kills
     pool = [json.loads(line) for line in (done.path / "pool.jsonl").read_text().splitlines()]

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -17,13 +18,14 @@ from . import reading, troubles
 from .address import Address, Key, without_secrets
 from .events import BOM, DONE, EventReader
 from .replies import Chunks, generated_in
-from .retrying import RETRIED, AttemptError, Backoff, Fitting, RequestError
+from .retrying import RETRIED, AttemptError, AwayError, Backoff, Fitting, RequestError
 from .tokens import Counters
 from .troubles import asked_wait, reset_wait
 
 CONNECT_SECONDS = 10.0
 ASK_SECONDS = 30.0  # longest wait for what a server says of itself, which takes no model
 SHOWN_CHARACTERS = 300  # of a server's message, in a reason
+AWAY_SECONDS = 120.0  # that a server which has answered is waited for, where it cannot be connected to any more
 PAID_ATTEMPTS = 4  # at answers that came and cannot be used: a server that always answers so is paid each time
 
 
@@ -57,6 +59,7 @@ class Client:
         self._timeout = timeout_seconds
         self._slots = asyncio.Semaphore(concurrency)
         self._session: aiohttp.ClientSession | None = None
+        self._heard: float | None = None  # when the server answered last
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -148,7 +151,7 @@ class Client:
     ) -> dict[str, Any]:
         """Tries until it works, or the attempts are used up; waits for an answer for at most `within` seconds each."""
         self.counters.num_calls += 1
-        attempt = 0
+        attempt, away = 0, math.inf
         while True:
             sent = None if body is None else self._fitting.fit(body)
             content = None if sent is None else _encoded(sent)
@@ -166,6 +169,9 @@ class Client:
             except AttemptError as trouble:
                 self.counters.discarded_tokens += trouble.tokens
                 wait = self.backoff.wait(attempt, trouble.wait, random.random(), is_limit=trouble.is_limit)
+                away = min(away, time.monotonic()) if trouble.is_away else math.inf  # since when
+                if wait is None and trouble.is_away and (self._heard is None or self._heard < away):
+                    wait = self._wait_for_it(away, f"{trouble.reason} (tried {attempt} times)")
                 if wait is None or (trouble.most is not None and attempt >= trouble.most):
                     asked = f"; the server asks to wait {trouble.wait:.0f} s" if trouble.wait else ""
                     times = "once" if attempt == 1 else f"{attempt} times"
@@ -173,6 +179,12 @@ class Client:
                     raise RequestError(reason, status=trouble.status) from None
                 self.counters.retries[trouble.cause] += 1
             await asyncio.sleep(wait)
+
+    def _wait_for_it(self, away: float, reason: str) -> float:
+        """Seconds to wait for a server that answers nobody since `away`; raises AwayError where that was too long."""
+        if self._heard is None or time.monotonic() > away + AWAY_SECONDS:
+            raise AwayError(f"the server at {self.address} is away: {reason}")
+        return random.random() * min(self.backoff.max_seconds, 16 * self.backoff.base_seconds)
 
     async def _attempt(
         self,
@@ -191,6 +203,7 @@ class Client:
             async with self._session.request(
                 method, url, data=content, allow_redirects=False, timeout=timeout
             ) as response:
+                self._heard = time.monotonic()
                 try:
                     return reading.cleaned(await read(response), self._hide)  # type: ignore[no-any-return]
                 except reading.UnreadableError as error:
@@ -198,11 +211,15 @@ class Client:
                     raise RequestError(str(error)) from None
                 except ValueError as error:
                     raise AttemptError("malformed", f"the answer cannot be read: {error}", most=PAID_ATTEMPTS) from None
+        except aiohttp.ConnectionTimeoutError:
+            reason = f"the connection broke: no connection within {CONNECT_SECONDS:g} s"
+            raise AttemptError("connection", reason, is_away=True) from None
         except TimeoutError:
             raise AttemptError("timeout", f"no answer within {within:g} s", most=PAID_ATTEMPTS) from None
         except (aiohttp.ClientError, OSError) as error:
             text = self._shown(str(error)) or type(error).__name__
-            raise AttemptError("connection", f"the connection broke: {text}") from None
+            is_away = isinstance(error, aiohttp.ClientConnectorError)
+            raise AttemptError("connection", f"the connection broke: {text}", is_away=is_away) from None
 
     async def _read_object(self, response: aiohttp.ClientResponse) -> dict[str, Any]:
         await self._check(response)
