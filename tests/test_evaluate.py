@@ -292,7 +292,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "level of NaN": ({"mean_tokens": [math.nan]}, InvalidSettingsError, "nan"),
     "endless level": ({"mean_tokens": [math.inf]}, InvalidSettingsError, "inf"),
     "no level": ({"mean_tokens": []}, InvalidSettingsError, "one or more"),
-    "few resamples": ({"num_resamples": 99}, InvalidSettingsError, "too few"),
+    "few resamples": ({"num_resamples": 99}, InvalidSettingsError, "whole number from 100"),
     "cost twice": ({"costs": [Cost.SPENT, Cost.SPENT]}, InvalidSettingsError, "each once"),
 }
 
