@@ -486,6 +486,16 @@ def test_a_source_that_is_not_there(tmp_path, monkeypatch, source, kind, message
         load_queries(source)
 
 
+def test_only_what_could_be_read_is_suggested(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "nofile.jsonl.d").mkdir()
+    (tmp_path / "nofile.jsonl.bak").write_text(GOOD)
+    for source in ("nofile.jsonl", "profile.csv"):
+        with pytest.raises(InvalidInputError, match=r"no such file\.$"):
+            load_queries(source)
+
+
 @pytest.mark.parametrize("name", ["q.jsonl", "q.json", "q.csv", "q.txt"])
 def test_a_compressed_file_is_told_as_such(tmp_path, name):
     with pytest.raises(InvalidInputError, match=r"line 1: .*is compressed \(gzip\); unpack it first"):

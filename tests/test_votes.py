@@ -331,6 +331,11 @@ def test_the_fair_oracle_chooses_by_one_half_of_the_samples_and_is_judged_on_the
         assert not any(too_many)  # a half of 8 samples
         assert "fair oracle" in report.page(judged).markdown()
         assert "The fair oracle chooses by one half" in "".join(judged.notes)
+        assert judged.num_traces == (8, 8)  # of votes, the samples that vote
+        told = report.page(judged).text()
+        assert "8 traces each" in told
+        lines = [line for line in told.splitlines() if line.startswith("fair oracle ") and "[" in line]
+        assert len(lines) == len(judged.costs)
     counts = replace(profile, traces=None)
     assert not ft.evaluate("mean", counts, num_resamples=100).select(Cost.SPENT, "fair-oracle")
 

@@ -7,23 +7,23 @@ FORETHOUGHT_COMMAND_FLAG.
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..core.files import parse_toml
 from ..errors import InvalidSettingsError
 
 
 def read_config(path: str, commands: Mapping[str, click.Command | None]) -> dict[str, Any]:
     """Reads the file into click's default map; every unknown table and key is reported at once."""
     try:
-        content = tomllib.loads(Path(path).read_text("utf-8-sig"))
+        content = parse_toml(Path(path).read_bytes())
     except OSError as error:
         raise InvalidSettingsError(f"--config {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InvalidSettingsError(f"--config {path} is not TOML: {error}") from error
     problems: list[str] = []
     defaults = _tables(content, commands, problems, "")

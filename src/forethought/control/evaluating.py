@@ -29,7 +29,7 @@ from ..predictors.parts.making import Progress, make_estimator
 from ..predictors.parts.making import silent as quiet
 from ..predictors.predictor import Predictor
 from ..runs.profiles import common_menu, curves_on_menu, on_menu, with_layers
-from .learning_votes import Halves, halves, with_votes, with_votes_of
+from .learning_votes import Halves, halves, halves_of, with_votes, with_votes_of
 from .planning import forecast
 from .training import asked_now, check_profiles
 
@@ -144,8 +144,7 @@ def evaluate_on(
     if DIFFICULTY in predictor.card.features.reads and not measured.difficulties:
         measured = asked()
     card = predictor.card
-    numbers = set(card.menu.samples_B.tolist())
-    parts = parts or halves(measured, sorted(numbers) if max(numbers) > 1 else (), card.vote_weights)
+    parts = parts or halves_of(card.menu, measured, card.vote_weights)
     measured, predicted, mean_train, more = held_out_curves(predictor, measured, progress=progress)
     notes += more
     for note in notes:
