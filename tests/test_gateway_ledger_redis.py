@@ -84,7 +84,7 @@ async def test_a_settlement_that_redis_did_not_hear_is_told_until_it_does(
 
 async def test_a_claim_that_may_have_been_taken_is_given_back(server: RedisServer) -> None:
     """Redis stands still, and goes on after the gateway has given up."""
-    ledger = await RedisLedger.open(server.url, timeout=0.2)
+    ledger = await RedisLedger.open(server.url, timeout=0.5)
     server.signal(signal.SIGSTOP)
     with pytest.raises(LedgerError):
         await ledger.reserve(claim("a"))
@@ -120,7 +120,7 @@ async def test_who_asks_a_redis_that_stands_still_waits_no_longer_than_the_first
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the last of 2,000 would wait eight times as long, and with each second more come than are answered."""
-    ledger = await RedisLedger.open(server.url, timeout=0.2)
+    ledger = await RedisLedger.open(server.url, timeout=0.5)
     send, sent = ledger._send, []
 
     async def counted(calls: list[tuple[object, ...]]) -> list[object]:

@@ -275,16 +275,20 @@ def cell(monkeypatch: pytest.MonkeyPatch) -> Cell:
 
 
 def test_a_notebook_shows_one_output_that_changes_and_goes(cell: Cell) -> None:
+    began = time.monotonic()
     with showing.watched(None) as said:
         for done in range(2000):
             said("answer", done, 2000)
             time.sleep(0.0002)
-    assert re.match(r"answer \d+ of 2,000, 0:00 so far", cell.shown[0])
-    assert 2 <= len(cell.shown) < 40
+    assert re.match(r"answer \d+ of 2,000, \d:\d\d so far", cell.shown[0])
+    assert 2 <= len(cell.shown) <= 2 + (time.monotonic() - began) / 0.05
     assert cell.shown[-1] == ""
 
 
-def test_what_is_over_at_once_shows_nothing(cell: Cell, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_over_at_once_shows_nothing(
+    cell: Cell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BEFORE_CELL", 60.0)  # at once, however busy the machine is
     with showing.watched(None) as said:
         said("answer", 1, 1)
     assert cell.shown == []
@@ -307,7 +311,8 @@ def test_an_error_ends_a_notebooks_bar(cell: Cell) -> None:
     def work() -> None:
         with showing.watched(True) as said:
             said("answer", 0, 1)
-            time.sleep(0.2)
+            while not cell.shown:
+                time.sleep(0.01)
             raise KeyError
 
     with pytest.raises(KeyError):

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..allocators import Allocator
 from ..core import registry
+from ..core.arguments import whole, wholes
 from ..core.data import Curves
 from ..core.features import DIFFICULTY, Counts, Features
 from ..core.problems import excerpt
@@ -88,11 +89,12 @@ def evaluate(
         MismatchError: it was made for another model or template, or has none of the profile's options.
     """
     check_profiles([profile])
+    how = Judging(mean_tokens, mean_usd, whole("num_resamples", num_resamples, least=100), whole("seed", seed))
+    samples = wholes("samples", samples)
     if isinstance(predictor, Predictor) and samples:
         vote_weights = vote_weights or predictor.card.vote_weights
     parts = halves(profile, samples, vote_weights) if samples else None
     profile = with_votes(profile, samples, vote_weights)
-    how = Judging(mean_tokens, mean_usd, num_resamples, seed)
     made = registry.make("allocators", allocator, {}) if isinstance(allocator, str) else allocator
     if not isinstance(predictor, Predictor | str):
         raise InvalidInputError(f"the predictor must be a Predictor or a registered name, not {excerpt(predictor)}")

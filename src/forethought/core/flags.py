@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import InvalidMenuError, InvalidSettingsError
 from .codec import MOST
+from .problems import excerpt
 
 KEY = "flag"
 MOST_TRACES = 1_000_000_000  # of a question: a bit each is in memory
@@ -171,7 +172,11 @@ def check_all(problems: Iterable[str | None]) -> None:
 
 def at_least(name: str, value: float | None, least: float, most: float = MOST) -> str | None:
     """What is wrong with a flag below its least value, or above the most; None where it is fine or not given."""
-    if value is None or least <= value <= most:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return f"{name} must be a number, not {excerpt(value)}"
+    if least <= value <= most:
         return None
     if most < value < float("inf"):
         return f"{name} must be at most {most:,}, not {value:g}"

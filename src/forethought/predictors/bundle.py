@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
+from ..core.arguments import path_of
 from ..core.data import FloatArray
 from ..core.files import make_folder, parse_json, reaching, write_atomically
 from ..core.visible import to_json, visible
@@ -52,7 +53,7 @@ def is_predictor(source: Path | str) -> bool:
 @contextlib.contextmanager
 def locate(source: Path | str) -> Iterator[Path]:
     """The folder of a name or a path: the path, its folder `predictor`, or a shipped predictor's."""
-    path = Path(source)
+    path = path_of(source)
     for folder in (path, path / "predictor"):
         if (folder / SETTINGS_FILE).is_file():
             yield folder
