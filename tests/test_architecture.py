@@ -54,7 +54,6 @@ HEAVY = {
         "engines/vllm/connector.py",
         "models/gguf.py",
         "predictors/parts/adapter.py",
-        "predictors/mlp.py",
     },
     "transformers": {
         "engines/transformers.py",

@@ -152,7 +152,6 @@ def test_every_long_command_says_what_it_does(
     ("predictor", "what"), [("mlp", "train networks"), ("paper-mlp", "train the network")], ids=["mlp", "paper-mlp"]
 )
 def test_training_counts_its_steps(predictor: str, what: str) -> None:
-    pytest.importorskip("torch")
     shown: list[tuple[str, int, int]] = []
     fit(predictor, lambda *step: shown.append(step))
     steps = [(done, total) for name, done, total in shown if name == what]
@@ -203,7 +202,6 @@ def test_reading_moves_every_few_prompts_on_a_cpu(device: str | None, counts: li
 
 @pytest.mark.slow
 def test_a_terminal_shows_the_stages_of_training_and_a_pipe_stays_quiet(call: Callable[..., list[str]]) -> None:
-    pytest.importorskip("torch")
     command = [sys.executable, "-m", "forethought", "train", "p", "--predictor", "mlp", "--predictor-option"]
     seen, code = on_a_terminal([*command, "num_members=4", "--out", "a"])
     assert code == 0, seen
