@@ -109,6 +109,14 @@ def test_equal_weights_are_one_vote_each(groups: list[int], weight: float, data:
     assert weighted_chance_right(groups, nearly, samples) == pytest.approx(equal, abs=1e-9)
 
 
+def test_groups_whose_votes_all_weigh_nothing_are_tied_as_in_a_run() -> None:
+    """The weight of a log-probability below about -745 is 0 (vLLM writes -9999 for minus infinity)."""
+    groups, weights = [0, 0, 0, 1], [math.exp(-9999.0)] * 4
+    assert tally(groups, weights).winners == (0, 1)
+    assert weighted_chance_right(groups, weights, 4) == 0.5
+    assert weighted_chance_right(groups, weights, 2) == pytest.approx(0.75)  # half of the pairs hold the wrong one
+
+
 def test_of_many_subsets_a_fixed_sample_is_unbiased() -> None:
     """Over the orders of the traces, the mean of the sample is that of all subsets."""
     rng = np.random.default_rng(0)

@@ -22,6 +22,7 @@ from ...engines.server.dialects import Drawing, TokenDialect
 from ...engines.server.engine import OpenAIEngine
 from ...errors import EngineError, ForethoughtError
 from ...questions.queries import load_queries
+from ...servers.address import without_secrets
 from ...servers.client import Client
 from .findings import Bill, Diagnosis, Finding, Item
 from .levels import CEILING, SIGNIFICANCE, longest, measure, options_of
@@ -60,7 +61,7 @@ class _Way:
 
 def server_diagnosis(settings: DoctorSettings, *, progress: Progress = silent) -> Diagnosis:
     """Looks at the server of `settings`; `progress` is called with what is being done, steps done and in all."""
-    progress(f"ask {settings.base_url}", 0, 1)
+    progress(f"ask {without_secrets(settings.base_url)}", 0, 1)
     level = _talk.level
     _talk.setLevel(logging.WARNING)  # every engine that is opened says so
     try:
