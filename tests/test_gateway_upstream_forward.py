@@ -401,7 +401,10 @@ async def test_a_body_that_comes_slowly_has_an_end(predictor, monkeypatch):
                 await asyncio.sleep(0.05)
                 if reader._buffer:
                     break
-        assert (await reader.read(-1)).startswith(b"HTTP/1.1 408")
+        came = bytes(reader._buffer)
+        with contextlib.suppress(ConnectionResetError):  # a byte was sent after the end
+            came = await reader.read(-1)
+        assert came.startswith(b"HTTP/1.1 408")
         assert asyncio.get_running_loop().time() - started < 20.0  # each piece may take a minute
         writer.close()
 
