@@ -263,11 +263,18 @@ def _levels(
 
 
 def _flags(settings: DoctorSettings, engine: OpenAIEngine, best: _Kept) -> str:
-    served = f"--served-model {settings.served_model}" if settings.served_model else ""
+    served = f"--served-model {shlex.quote(settings.served_model)}" if settings.served_model else ""
     given = [
         f"--engine-option {shlex.quote(f'{name}={value if isinstance(value, str) else json.dumps(value)}')}"
         for name, value in settings.options.items()
         if f"{name}=" not in best.flags
     ]
-    parts = ("--engine openai", f"--base-url {engine.address}", served, f"--enforce {best.enforce}", *given, best.flags)
+    parts = (
+        "--engine openai",
+        f"--base-url {shlex.quote(str(engine.address))}",
+        served,
+        f"--enforce {best.enforce}",
+        *given,
+        best.flags,
+    )
     return " ".join(part for part in parts if part)
