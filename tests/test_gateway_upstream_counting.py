@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forethought.gateway.counting import MOST_KEPT, MOST_LINE, MOST_TAIL, Tally
+from forethought.gateway.reply import Reply
 from forethought.gateway.used import CLIENT_LEFT, DONE, REFUSED_UPSTREAM
 from forethought.servers.tokens import Shown, least_tokens
 
@@ -139,6 +140,18 @@ def test_whole_replies_are_counted(found):
     tally.rest()
     used = tally.used(200, DONE)
     assert (used.prompt_tokens, used.output_tokens) == (9, 5)
+
+
+@pytest.mark.parametrize("encoding", [b"identity", b"Identity", b""])
+async def test_a_reply_that_is_not_packed_is_counted_whatever_that_is_called(encoding):
+    async def send(message: Any) -> None:
+        pass
+
+    reply = Reply(send, {})
+    headers = [(b"content-type", b"application/json"), (b"content-encoding", encoding)]
+    await reply.send({"type": "http.response.start", "status": 200, "headers": headers})
+    await reply.send({"type": "http.response.body", "body": json.dumps(WHOLE["a chat"]).encode()})
+    assert reply.used(DONE).output_tokens == USAGE["completion_tokens"]
 
 
 def test_without_a_word_on_usage_only_a_least_number_is_known():

@@ -181,11 +181,13 @@ async def test_hop_by_hop_headers_stay_here_and_compressed_bytes_are_left_alone(
         "te": "trailers",
         "upgrade": "h2c",
         "accept-encoding": "gzip",
+        "X-HTTP-Method-Override": "DELETE",
+        "X-Original-URL": "/slots",
     }
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     found = await raw_ask(client.url, f"GET /other HTTP/1.1\r\nhost: a\r\n{lines}\r\n".encode())
     sent = seen[-1][0].lower()
-    assert not any(name in sent for name in (b"x-mine", b"te:", b"upgrade", b"connection"))
+    assert not any(name in sent for name in (b"x-mine", b"te:", b"upgrade", b"connection", b"override", b"x-original"))
     assert b"accept-encoding: gzip" in sent
     said, _, body = found.partition(b"\r\n\r\n")
     assert body == packed
@@ -399,7 +401,10 @@ async def test_a_body_that_comes_slowly_has_an_end(predictor, monkeypatch):
                 await asyncio.sleep(0.05)
                 if reader._buffer:
                     break
-        assert (await reader.read(-1)).startswith(b"HTTP/1.1 408")
+        came = bytes(reader._buffer)
+        with contextlib.suppress(ConnectionResetError):  # a byte was sent after the end
+            came = await reader.read(-1)
+        assert came.startswith(b"HTTP/1.1 408")
         assert asyncio.get_running_loop().time() - started < 20.0  # each piece may take a minute
         writer.close()
 

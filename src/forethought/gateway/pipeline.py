@@ -97,7 +97,8 @@ class Pipeline:
             if tenant is None:
                 self._refused("", came, 401)
                 raise RefusedError(401, "no tenant has this key", "invalid_api_key", {"www-authenticate": "Bearer"})
-            if self.tenants.is_open and scope["method"] not in READING and is_foreign(headers, has_key=self.has_key):
+            is_asking = scope["method"] not in READING or self.has_key  # hosted APIs let pages of any site read
+            if self.tenants.is_open and is_asking and is_foreign(headers, has_key=self.has_key):
                 self._refused("", came, 403)
                 raise RefusedError(403, "web pages of other sites may not ask here: give them a key", "cross_site")
             if scope["method"] == "POST" and path in policy.paths:
