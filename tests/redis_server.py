@@ -39,7 +39,7 @@ class RedisServer:
         settings = {"port": "0", "unixsocket": str(self._socket), "dir": str(self.folder), "loglevel": "warning"}
         arguments = [part for name, value in (settings | self._settings).items() for part in (f"--{name}", value)]
         self._process = subprocess.Popen([PROGRAM, *arguments], stdout=subprocess.DEVNULL)
-        ends = time.monotonic() + 10.0
+        ends = time.monotonic() + 60.0
         while self.say("PING") != b"+PONG\r\n":
             assert time.monotonic() < ends, "redis-server does not start"
             time.sleep(0.02)

@@ -75,7 +75,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(folder: Path) -> PaperBench:
-    pytest.importorskip("torch", reason="mlp and paper-mlp are trained with torch")
     settings = PaperSettings(folder=str(folder), mean_tokens=LEVELS, compare=("mlp", "paper-mlp"), num_resamples=200)
     return bench.study(settings)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import random
 import threading
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import wait
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -138,8 +139,11 @@ def on_workers(folder: Path) -> Iterator[Open]:
     opened: list[ClusterEngine] = []
 
     def make(num_workers: int = 3, prepare: Prepare | None = None, **options: Any) -> tuple[ClusterEngine, ProcessHost]:
+        """Waits until every worker has started or has failed to: none is late because the machine is busy."""
         host = ProcessHost(prepare)
-        opened.append(engine_of(Crew(host, task(folder, **options), num_workers)))
+        crew = Crew(host, task(folder, **options), num_workers)
+        wait([slot.opening for slot in crew.live if slot.opening is not None])
+        opened.append(engine_of(crew))
         return opened[-1], host
 
     yield make
@@ -226,13 +230,14 @@ def test_workers_that_are_killed_lose_nothing_and_do_nothing_twice(
     monkeypatch.setattr(crews, "FRUITLESS", 100)
     alone = RunDirectory(folder / ("alone" if command == "profile" else "run-alone"))
     out = f"killed-{command}"
-    engine, host = on_workers(tokens_per_second=6000 if command == "profile" else 2000)
-    with Killer(host.pids, 20, every=0.15) as killer:
+    # However fast the machine, three workers need 0.9 s, in which eight are killed.
+    engine, host = on_workers(tokens_per_second=5000 if command == "profile" else 1300)
+    with Killer(host.pids, 12, every=0.1) as killer:
         if command == "profile":
             run_there = profile(profiling(folder, out), engine=engine)
         else:
             run_there = run(running(folder, out), engine=engine)
-    assert killer.num_kills > 5
+    assert killer.num_kills >= 2
     records = list(run_there.records())
     assert max(Counter((each.query_id, each.sample) for each in records).values()) == 1
     assert len(records) == NUM_QUERIES * (2 if command == "profile" else 1)
@@ -253,11 +258,12 @@ def test_a_hard_cap_counts_what_is_lost_with_a_worker(
     folder: Path, on_workers: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crews, "FRUITLESS", 100)
-    engine, host = on_workers(tokens_per_second=3000)
-    with Killer(host.pids, 5, every=0.2) as killer:
+    engine, host = on_workers(tokens_per_second=1000)
+    pool_file = folder / "capped" / "pool.jsonl"  # made once traces begin: who is killed then has some under way
+    with Killer(lambda: host.pids() if pool_file.exists() else [], 5, every=0.1) as killer:
         done = run(running(folder, "capped", hard_cap="2500"), engine=engine)
     assert killer.num_kills
-    pool = [json.loads(line) for line in (done.path / "pool.jsonl").read_text().splitlines()]
+    pool = [json.loads(line) for line in pool_file.read_text().splitlines()]
     charged = sum(line.get("end", 0) for line in pool)
     kept = sum((each.reasoning_tokens or 0) + each.suffix_tokens + (each.answer_tokens or 0) for each in done.records())
     assert kept < charged <= 2500, "what a killed worker may have generated is charged in full"
@@ -284,7 +290,7 @@ def test_an_engine_that_never_starts_leaves_its_questions_to_others(
     folder: Path, on_workers: Open, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crews, "FRUITLESS", 1)
-    engine, _ = on_workers(3, die_in, tokens_per_second=4000)
+    engine, _ = on_workers(3, die_in)
     found = profile(profiling(folder, "one-starts", layers="none"), engine=engine)
     assert lines(found) == lines(RunDirectory(folder / "alone"))
     assert "worker 2 takes no part: the process ended" in caplog.text
@@ -375,7 +381,7 @@ def other_model(number: int) -> None:
 def test_a_worker_with_another_model_takes_no_part(
     folder: Path, on_workers: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engine, _ = on_workers(2, other_model, tokens_per_second=5000)
+    engine, _ = on_workers(2, other_model)
     profile(profiling(folder, "two-models", layers="none"), engine=engine)
     assert "takes no part: its engine is another one: model_hash" in caplog.text
 
@@ -409,10 +415,15 @@ def test_a_lead_waits_for_the_workers_of_an_earlier_one(folder: Path, monkeypatc
     with made.locked(left):
         member = made.locked(left.member(1))
         member.__enter__()
-    threading.Timer(0.3, member.__exit__, (None, None, None)).start()
-    began = time.monotonic()
+    is_over = threading.Event()
+
+    def end() -> None:
+        is_over.set()
+        member.__exit__(None, None, None)
+
+    threading.Timer(0.3, end).start()
     with made.locked(Worker.lead()):
-        assert time.monotonic() - began > 0.25
+        assert is_over.is_set()
     with made.locked(left):
         member = made.locked(left.member(1))
         member.__enter__()
@@ -425,7 +436,7 @@ def test_a_lead_waits_for_the_workers_of_an_earlier_one(folder: Path, monkeypatc
 
 
 def test_a_stream_that_nobody_listens_to_any_more_leaves_no_trace_behind(folder: Path, on_workers: Open) -> None:
-    engine, host = on_workers(2, tokens_per_second=2000)
+    engine, host = on_workers(2, tokens_per_second=100)
 
     async def leave() -> list[str]:
         async for _ in engine.generate(asked(20)):
@@ -454,6 +465,39 @@ def test_a_stream_whose_answers_nobody_takes_holds_no_other_up(on_workers: Open)
     assert sorted(outer) == sorted(f"q{row}" for row in range(20))
     assert sorted(inner) == sorted([f"q{row}" for row in range(5)] * 2)
     assert len(host.workers) == 2, "none was dropped"
+
+
+def test_requests_are_read_no_further_than_their_answers_are_taken(on_workers: Open) -> None:
+    engine, _ = on_workers(2)
+    num_read = 0
+
+    def endless() -> Iterator[Request]:
+        nonlocal num_read
+        for request in itertools.cycle(asked(100)):
+            num_read += 1
+            yield request
+
+    async def settled() -> int:
+        """How many are read when no more are for a while."""
+        before = -1
+        while before != num_read < 20_000:
+            before = num_read
+            await asyncio.sleep(0.5)
+        return num_read
+
+    async def taken() -> None:
+        stream = engine.generate(endless())
+        await anext(stream)
+        first = await settled()
+        assert first < 20_000
+        inner = [each.query_id async for each in engine.generate(asked(5))]  # its turn comes meanwhile
+        assert len(inner) == 5
+        for _ in range(2 * first):  # and then it goes on
+            await anext(stream)
+        assert num_read > 2 * first
+        await stream.aclose()
+
+    asyncio.run(asyncio.wait_for(taken(), 60.0))
 
 
 @pytest.mark.slow

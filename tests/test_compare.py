@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,16 @@ from forethought.core.terms import TOKEN_COSTS
 from forethought.errors import InvalidInputError
 from forethought.evaluation.comparison import Candidate, PredictorCost, compare_predictors
 from forethought.models.config import KNOWN, count, num_parameters
+from forethought.report import page
 
 pytestmark = pytest.mark.slow
 
 MENU = Menu.evenly(16, 64)
 
 
-def measured(num_queries: int = 200) -> Profile:
-    random = np.random.default_rng(0)
-    jump_Q_1 = random.integers(0, 4, (num_queries, 1))
+def measured(num_queries: int = 200, seed: int = 0) -> Profile:
+    jump_Q_1 = np.random.default_rng(0).integers(0, 4, (num_queries, 1))
+    random = np.random.default_rng(seed)
     p_Q_B = np.where(np.arange(4) >= jump_Q_1, 0.9, 0.05)
     tokens_Q_B = np.tile(MENU.budgets_B + 5.0, (num_queries, 1))
     return Profile(
@@ -61,6 +63,20 @@ def test_who_knows_leads_and_who_does_not_gains_nothing_over_blind() -> None:
         assert blindly.lead.high < 0
         assert knows.gap_closed.value > 0.98
     assert result.log_losses["knows"].high < result.log_losses["mean curve"].low
+
+
+def test_the_fair_oracle_stands_beside_the_oracle_where_there_are_halves() -> None:
+    one, other = (measured(seed=seed) for seed in (1, 2))
+    whole = replace(one, num_right_Q_B=one.num_right_Q_B + other.num_right_Q_B, num_tried_Q=np.full(200, 16))
+    candidates = [Candidate("knows", "truth", whole.curves, None)]
+    result = compare_predictors(whole, candidates, whole.curves, halves=(one, other), num_resamples=200)
+    accuracy = {(each.policy, each.cost, each.budget): each.accuracy.value for each in result.rows}
+    for cost in TOKEN_COSTS:
+        for level in result.levels[cost]:
+            assert accuracy["fair-oracle", cost, level] <= accuracy["oracle", cost, level] + 1e-9
+    assert "| exact oracle | fair oracle |" in page(result).markdown()
+    assert any("The fair oracle chooses by one half" in note for note in result.notes)
+    assert "| exact oracle |\n" in page(comparison()).markdown()
 
 
 def test_own_tokens_are_charged_under_spent_cost_alone() -> None:

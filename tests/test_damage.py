@@ -34,10 +34,9 @@ from forethought.core.study_settings import CompareSettings, EvaluateSettings, L
 from forethought.errors import ForethoughtError, ModelFileError, RunError
 from forethought.runs.store import RunDirectory
 
-pytestmark = pytest.mark.slow
-
 NUM_QUERIES, NUM_PLANNED = 45, 4
 ALL = bool(os.environ.get("FORETHOUGHT_TEST_ALL"))
+pytestmark = [pytest.mark.slow, *([pytest.mark.timeout(7200)] if ALL else [])]
 FEW: dict[str, Any] = {"num_resamples": 100, "plots": False}
 DEEP = "[" * 10_000 + "]" * 10_000
 HUGE = 10**400

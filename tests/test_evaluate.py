@@ -266,7 +266,7 @@ def test_the_data_hash_follows_the_counts() -> None:
 @pytest.mark.slow
 def test_two_hundred_queries_take_seconds() -> None:
     data = synthetic(200)
-    assert least_seconds(lambda: evaluate(*data, num_resamples=2000), rounds=1) < 8.0
+    assert least_seconds(lambda: evaluate(*data, num_resamples=2000), rounds=1) < 15.0
 
 
 def _nan(array: Any) -> Any:
@@ -292,7 +292,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "level of NaN": ({"mean_tokens": [math.nan]}, InvalidSettingsError, "nan"),
     "endless level": ({"mean_tokens": [math.inf]}, InvalidSettingsError, "inf"),
     "no level": ({"mean_tokens": []}, InvalidSettingsError, "one or more"),
-    "few resamples": ({"num_resamples": 99}, InvalidSettingsError, "too few"),
+    "few resamples": ({"num_resamples": 99}, InvalidSettingsError, "whole number from 100"),
     "cost twice": ({"costs": [Cost.SPENT, Cost.SPENT]}, InvalidSettingsError, "each once"),
 }
 

@@ -145,14 +145,14 @@ def test_text_is_counted_and_hashed_as_plain_loops_do(text: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_question_is_decided_in_a_millisecond_and_time_grows_with_its_length_alone(by_text: Predictor) -> None:
+def test_a_question_is_decided_in_milliseconds_and_time_grows_with_its_length_alone(by_text: Predictor) -> None:
     decider = Decider(by_text, price=1e-3, cost=Cost.SPENT)
 
     def seconds(question: str) -> float:
         return least_seconds(lambda: decider.by_curve(question), rounds=20)
 
     questions = sources.shipped_heldout("qwen2.5-coder-1.5b").texts
-    assert np.median([seconds(question) for question in questions[:20]]) < 0.001
+    assert np.median([seconds(question) for question in questions[:20]]) < 0.005
     long = " ".join(questions)
     assert seconds(long[:32_000]) < 6 * seconds(long[:8_000])
 

@@ -195,17 +195,17 @@ async def test_a_script_decides_for_a_test() -> None:
 
 
 async def test_a_stream_keeps_its_pace_and_stops_with_its_client() -> None:
-    async with ScriptedServer(tokens_per_second=200) as server:
+    async with ScriptedServer(tokens_per_second=100) as server:
         asked = Asked(ask_chat(QUESTION, stream=True).body, headers={"x-scripted": "thought=40"})
         answered = await ask(server, asked)
-        assert 0.2 <= answered.last_byte < 2
-        assert answered.first_byte < 0.1
-        await ask(server, Asked(asked.body, headers={"x-scripted": "thought=4000"}, leave_after=0.1))
-        await asyncio.sleep(0.05)
-        assert 0 < server.seen[-1].tokens < 100
+        assert 0.4 <= answered.last_byte < 10
+        assert answered.first_byte < answered.last_byte / 2
+        await ask(server, Asked(asked.body, headers={"x-scripted": "thought=4000"}, leave_after=0.3))
+        await asyncio.sleep(0.1)
         count = server.tokens_generated
         await asyncio.sleep(0.1)
         assert server.tokens_generated == count
+        assert 0 < server.seen[-1].tokens < 1000
 
 
 async def test_other_routes_and_keys() -> None:
@@ -251,9 +251,10 @@ async def test_what_a_load_finds_wrong_ends_it(rate: float | None) -> None:
         with pytest.raises(ExceptionGroup) as raised:
             await run_load(server.url, lambda _: ask_chat(QUESTION), seconds=20.0, rate=rate, num_clients=2, each=each)
         assert raised.group_contains(AssertionError)
+        await asyncio.sleep(0.1)  # for what is on its way already
         num = server.num_requests
         await asyncio.sleep(0.1)
-        assert server.num_requests == num < 100
+        assert server.num_requests == num < 2000
 
 
 async def test_load_of_nobody_there_counts_failures() -> None:

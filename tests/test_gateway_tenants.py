@@ -47,6 +47,11 @@ def tenants(tmp_path: Path) -> Tenants:
     return Tenants.read(tmp_path / "tenants.toml")
 
 
+def test_a_file_with_a_byte_order_mark_and_line_ends_of_windows_is_read(tenants: Tenants, tmp_path: Path) -> None:
+    (tmp_path / "marked.toml").write_bytes(b"\xef\xbb\xbf" + FILE.replace("\n", "\r\n").encode())
+    assert Tenants.read(tmp_path / "marked.toml").all == tenants.all
+
+
 def test_a_file_is_read(tenants: Tenants) -> None:
     search = Tenant("search", 2.0, {MINUTE: 20_000, ALL: 7}, 512, ("m",))
     assert tenants.all == (search, Tenant("b.2", ceiling="low"), Tenant("batch"))

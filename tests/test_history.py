@@ -275,6 +275,8 @@ def test_what_no_history_can_be_is_refused():
         HistoryPredictor(base="history")
     with pytest.raises(InvalidSettingsError, match="half_life"):
         HistoryPredictor(half_life=0)
+    with pytest.raises(InvalidSettingsError, match="half_life"):
+        HistoryPredictor(half_life=float("nan"))
     with pytest.raises(InvalidSettingsError, match="can be added only to a history"):
         train(measured(), "mean").feed(measured(seed=1))
 

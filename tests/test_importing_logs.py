@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from forethought.commands.pipeline import import_profile
 from forethought.core.import_settings import ImportSettings
 from forethought.core.profile import Profile
 from forethought.errors import ForethoughtError, InvalidInputError, MissingExtraError
-from forethought.runs.importing import Imported
+from forethought.runs.importing import Imported, inspect_logs
 
 LOGS = Path(__file__).parent / "logs"
 LEVELS = [LOGS / "low.eval", LOGS / "high.eval"]
@@ -152,6 +153,15 @@ def test_what_is_no_log_of_inspect(tmp_path: Path) -> None:
             taken(tmp_path, path)
 
 
+def test_an_archive_that_unpacks_to_far_more_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("inspect_ai")
+    monkeypatch.setattr(inspect_logs, "LEAST_BOUND", 10_000)
+    with ZipFile(tmp_path / "a.eval", "w", ZIP_DEFLATED) as archive:
+        archive.writestr("header.json", " " * 5_000_000)
+    with pytest.raises(InvalidInputError, match=r"unpacks to 5,000,000 bytes"):
+        taken(tmp_path, tmp_path / "a.eval")
+
+
 def test_without_inspect_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "inspect_ai", None)
     monkeypatch.setitem(sys.modules, "inspect_ai.log", None)
@@ -266,6 +276,57 @@ def test_spoilt_samples_of_lm_eval(tmp_path: Path, case: str, tiny_model: Path) 
         assert "1 row left out: 'correct' is blank (line 3)" in map(str, imported.left_out)
     else:
         assert words in refusal(tmp_path, respelt(path, lines), tokenizer=str(tiny_model))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"resps": 1},
+        {"resps": None},
+        {"filtered_resps": {"a": 1}},
+        {"filtered_resps": "text"},
+        {"metrics": [["exact_match"]]},
+    ],
+    ids=str,
+)
+def test_a_sample_of_another_shape_is_refused_by_its_line(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = copied(tmp_path)
+    lines = [{**line, **change} for line in lines_of(path)]
+    expected = "holds no scores" if "metrics" in change else "line 1: is no sample of lm-eval"
+    assert expected in refusal(tmp_path, respelt(path, lines))
+
+
+@pytest.mark.parametrize(
+    "summary",
+    [
+        {"configs": [1]},
+        {"configs": {"gsm8k_small": [1]}},
+        {"configs": {"gsm8k_small": {"filter_list": [1]}}},
+        {"configs": {"gsm8k_small": {"filter_list": [{"filter": [1]}]}}},
+        {"config": [1], "model_name": {"a": 1}},
+        {"config": {"gen_kwargs": {"temperature": float("nan"), "top_p": 1.0, "a": float("inf"), "b": "\ud800"}}},
+        {"config": {"gen_kwargs": {"temperature": -5, "top_p": 7}}},
+    ],
+    ids=str,
+)
+def test_settings_of_another_shape_are_as_unknown(tmp_path: Path, summary: dict[str, Any]) -> None:
+    path, menu = copied(tmp_path), tmp_path / "menu.toml"
+    (results,) = tmp_path.glob("results_*.json")
+    results.write_text(json.dumps(summary))
+    menu.write_text('[[option]]\nlabel = "boxed"\ntokens = 20\n')
+    imported = taken(tmp_path, path, menu_file=str(menu), columns={"option": "filter"})
+    assert Profile.load(imported.path).provenance.sampling is None
+
+
+def test_logs_may_begin_with_a_byte_order_mark(tmp_path: Path, tiny_model: Path) -> None:
+    path, options = copied(tmp_path), {"tokenizer": str(tiny_model)}
+    plain = taken(tmp_path, path, **options).profile
+    for file in tmp_path.glob("*_*.json*"):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    marked = taken(tmp_path, path, **options).profile
+    assert marked.menu == plain.menu
+    assert marked.tokens_Q_B.tolist() == plain.tokens_Q_B.tolist()
+    assert marked.provenance.model == plain.provenance.model
 
 
 def test_several_responses_of_lm_eval_count_as_far_as_they_were_judged(tmp_path: Path, tiny_model: Path) -> None:

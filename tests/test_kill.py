@@ -85,7 +85,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_kills_at_random_moments(folder: Path, command: str) -> None:
     rng = random.Random(7)
     total = NUM_QUERIES * (1 if command == "run" else 4)
-    with _start(folder, command, "whole") as undisturbed:
+    whole = RunDirectory(folder / f"whole-{command}")
+    with _start(folder, command, whole.path.name) as undisturbed:
         assert len(_reported(undisturbed, most=None)) == total + 1
     assert undisturbed.returncode == 0
 
@@ -112,11 +113,9 @@ def test_kills_at_random_moments(folder: Path, command: str) -> None:
     assert len(_keys(run, command)) == total
     if command == "run":
         for name in ("summary.json", "answers.jsonl"):
-            assert (run.path / name).read_text("utf-8") == (folder / "whole" / name).read_text("utf-8")
+            assert (run.path / name).read_text("utf-8") == (whole.path / name).read_text("utf-8")
     else:
-        whole = RunDirectory(folder / "whole")
         assert _sorted(run) == _sorted(whole)
-        (folder / "whole").rename(folder / f"whole-{command}")
 
 
 @pytest.mark.parametrize(("order", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])

@@ -115,7 +115,6 @@ def test_text_is_predicted_as_its_vectors_are() -> None:
 
 @pytest.mark.slow
 def test_networks_read_what_they_are_told_to() -> None:
-    pytest.importorskip("torch", reason="networks are trained with torch")
     hidden = np.random.default_rng(1).standard_normal((120, 6)).astype(np.float32)
     options = {"steps": 150, "num_members": 3, "hidden_width": 16}
     both = Features(120, hidden, questions())

@@ -35,6 +35,7 @@ from forethought.predictors.mean import MeanPredictor, mean_curve
 from forethought.predictors.mlp import MlpPredictor
 from forethought.predictors.parts.linear import LinearMap, RidgeProblem, Standardizer
 from forethought.predictors.parts.making import make_estimator
+from forethought.predictors.parts.network import forward, gradients
 from forethought.predictors.parts.shape import CurveShape, isotonic, make_concave, non_decreasing
 from forethought.predictors.predictor import Predictor
 from forethought.predictors.ridge import RidgePredictor
@@ -62,8 +63,6 @@ def examples(number: int) -> settings:
 
 
 def make(name: str, **options: Any) -> Estimator:
-    if name == "mlp":
-        pytest.importorskip("torch")
     if name == "lora":
         options = {"base": tiny_base(), **options}
     return make_estimator(name, {**QUICK.get(name, {}), **options})
@@ -254,14 +253,14 @@ class TestPaperMlp:
         random = np.random.default_rng(0)
         weights = {name: array.astype(np.float64) for name, array in paper_mlp._start(5, 3, random).items()}
         x_Q_D, rate_Q_B = random.standard_normal((7, 5)), random.uniform(size=(7, 3))
-        gradients = paper_mlp._gradients(weights, x_Q_D, rate_Q_B, np.ones(3))
+        found = paper_mlp._gradients(weights, x_Q_D, rate_Q_B, np.ones(3))
         for name, at in (("hidden_weights", (2, 30)), ("hidden_bias", (3,)), ("output_weights", (9, 1))):
             losses = []
             for step in (1e-5, -1e-5):
                 moved = {**weights, name: weights[name].copy()}
                 moved[name][at] += step
-                losses.append(((paper_mlp._forward(moved, x_Q_D)[1] - rate_Q_B) ** 2).mean())
-            assert gradients[name][at] == pytest.approx((losses[0] - losses[1]) / 2e-5, rel=1e-4, abs=1e-9)
+                losses.append(((forward(moved, x_Q_D)[1] - rate_Q_B) ** 2).mean())
+            assert found[name][at] == pytest.approx((losses[0] - losses[1]) / 2e-5, rel=1e-4, abs=1e-9)
 
     def test_has_the_papers_shape_and_learns_more_than_the_mean_curve(self) -> None:
         data, fresh = task(num_queries=600), task(seed=1)
@@ -377,7 +376,6 @@ class TestMlp:
     @pytest.mark.slow
     def test_learns_a_curve_that_is_not_linear(self) -> None:
         """Success by |x|: a linear map sees nothing of it."""
-        pytest.importorskip("torch")
         random = np.random.default_rng(0)
         features_Q_D = random.standard_normal((1500, 4)).astype(np.float32)
         true_Q_B = np.where(np.abs(features_Q_D[:, :1]) > 0.7, 0.9, 0.1) * np.ones(3)
@@ -401,16 +399,34 @@ class TestMlp:
         assert (options.hidden_width, options.num_members, options.reads) == (128, 8, "hidden+text")
 
     def test_few_noisy_traces_ask_for_more_noise_than_many(self) -> None:
-        pytest.importorskip("torch")
         few = on_states("mlp", task(120, num_tried=1, signal=0.5), steps=1)
         many = on_states("mlp", task(1500, num_tried=60), steps=1)
         assert few.noise_ > 2 * many.noise_
 
-    def test_the_random_state_of_torch_is_left_alone(self) -> None:
-        torch = pytest.importorskip("torch")
-        before = torch.get_rng_state()
-        fitted("mlp", task())
-        assert (torch.get_rng_state() == before).all()
+    @given(st.integers(0, 2**32), st.booleans())
+    @examples(20)
+    def test_its_gradients_are_those_of_the_likelihood(self, seed: int, drops: bool) -> None:
+        """Against finite differences; the weights are doubles here."""
+        random = np.random.default_rng(seed)
+        shapes = {"hidden_weights": (5, 4), "hidden_bias": (4,), "output_weights": (4, 3), "output_bias": (3,)}
+        weights = {name: 0.4 * random.normal(size=shape) for name, shape in shapes.items()}
+        x_Q_N, rate_Q_B = random.normal(size=(7, 5)), random.random((7, 3))
+        keep_Q_H = (random.random((7, 4)) > 0.3) / 0.7 if drops else None
+
+        def loss(weights: dict[str, np.ndarray]) -> float:
+            p_Q_B = forward(weights, x_Q_N, keep_Q_H)[1]
+            return float(-(rate_Q_B * np.log(p_Q_B) + (1 - rate_Q_B) * np.log1p(-p_Q_B)).sum())
+
+        hidden_Q_H, p_Q_B = forward(weights, x_Q_N, keep_Q_H)
+        found = gradients(weights, x_Q_N, hidden_Q_H, p_Q_B - rate_Q_B, keep_Q_H)
+        for name, array in weights.items():
+            at = tuple(random.integers(0, array.shape).tolist())
+            moved = []
+            for step in (1e-6, -1e-6):
+                other = {each: array.copy() for each, array in weights.items()}
+                other[name][at] += step
+                moved.append(loss(other))
+            assert (moved[0] - moved[1]) / 2e-6 == pytest.approx(found[name][at], rel=1e-4, abs=1e-5)
 
     @pytest.mark.parametrize(
         ("option", "value"),
@@ -419,8 +435,11 @@ class TestMlp:
             ("num_members", 0),
             ("steps", 0),
             ("noise", -1.0),
+            ("noise", float("nan")),
+            ("weight_decay", float("inf")),
             ("dropout", 1.0),
             ("learning_rate", 0.0),
+            ("learning_rate", float("nan")),
         ],
     )
     def test_an_option_out_of_range_is_refused(self, option: str, value: float) -> None:

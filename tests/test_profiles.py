@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from forethought.commands.listing import list_results
 from forethought.commands.pipeline import profile
+from forethought.commands.showing import show
 from forethought.control.sources import open_profile, run_queries
 from forethought.core.menu import Menu
 from forethought.core.parquet import METADATA_KEY
@@ -230,6 +233,38 @@ def test_broken_files_are_refused(tmp_path: Path, content: bytes | None, message
         path.write_bytes(content)
     with pytest.raises(RunError, match=message):
         read_parquet(path)
+
+
+def test_a_damaged_parquet_file_is_shown_and_listed_with_the_reason(measured: Profile, tmp_path: Path) -> None:
+    measured.save(tmp_path / "whole.parquet")
+    (tmp_path / "cut.parquet").write_bytes((tmp_path / "whole.parquet").read_bytes()[:-20])
+    pq.write_table(pa.table({"question": ["1 + 1?"]}), tmp_path / "questions.parquet")
+    for query_id in ("", "q1"):
+        with pytest.raises(RunError, match=r"cut\.parquet is not a readable Parquet file"):
+            show(str(tmp_path / "cut.parquet"), query_id)
+    whole, cut = list_results(str(tmp_path))
+    assert whole["run"] == str(tmp_path / "whole.parquet")
+    assert "is not a readable Parquet file" in cut["error"]
+
+
+def test_show_says_what_a_folder_is_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"gone does not exist\. `forethought ls`"):
+        show(str(tmp_path / "gone"))
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "evaluation.json").write_text("{}")
+    with pytest.raises(RunError, match=r"holds a report, not a run: read .*evaluation\.json"):
+        show(str(tmp_path / "report"))
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / "journal.json").write_text("{}")
+    with pytest.raises(RunError, match="is not the header of a journal"):
+        show(str(tmp_path / "journal"))
+
+
+def test_a_run_without_its_questions_says_so(run: RunDirectory, tmp_path: Path) -> None:
+    shutil.copytree(run.path, tmp_path / "copy")
+    (tmp_path / "copy" / "queries.jsonl").unlink()
+    with pytest.raises(RunError, match=r"queries\.jsonl does not exist: copy the whole run again$"):
+        open_profile(str(tmp_path / "copy"))
 
 
 def test_a_strangers_parquet_file_is_refused(tmp_path: Path) -> None:

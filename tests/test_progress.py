@@ -152,7 +152,6 @@ def test_every_long_command_says_what_it_does(
     ("predictor", "what"), [("mlp", "train networks"), ("paper-mlp", "train the network")], ids=["mlp", "paper-mlp"]
 )
 def test_training_counts_its_steps(predictor: str, what: str) -> None:
-    pytest.importorskip("torch")
     shown: list[tuple[str, int, int]] = []
     fit(predictor, lambda *step: shown.append(step))
     steps = [(done, total) for name, done, total in shown if name == what]
@@ -203,7 +202,6 @@ def test_reading_moves_every_few_prompts_on_a_cpu(device: str | None, counts: li
 
 @pytest.mark.slow
 def test_a_terminal_shows_the_stages_of_training_and_a_pipe_stays_quiet(call: Callable[..., list[str]]) -> None:
-    pytest.importorskip("torch")
     command = [sys.executable, "-m", "forethought", "train", "p", "--predictor", "mlp", "--predictor-option"]
     seen, code = on_a_terminal([*command, "num_members=4", "--out", "a"])
     assert code == 0, seen
@@ -277,16 +275,20 @@ def cell(monkeypatch: pytest.MonkeyPatch) -> Cell:
 
 
 def test_a_notebook_shows_one_output_that_changes_and_goes(cell: Cell) -> None:
+    began = time.monotonic()
     with showing.watched(None) as said:
         for done in range(2000):
             said("answer", done, 2000)
             time.sleep(0.0002)
-    assert re.match(r"answer \d+ of 2,000, 0:00 so far", cell.shown[0])
-    assert 2 <= len(cell.shown) < 40
+    assert re.match(r"answer \d+ of 2,000, \d:\d\d so far", cell.shown[0])
+    assert 2 <= len(cell.shown) <= 2 + (time.monotonic() - began) / 0.05
     assert cell.shown[-1] == ""
 
 
-def test_what_is_over_at_once_shows_nothing(cell: Cell, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_over_at_once_shows_nothing(
+    cell: Cell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BEFORE_CELL", 60.0)  # at once, however busy the machine is
     with showing.watched(None) as said:
         said("answer", 1, 1)
     assert cell.shown == []
@@ -309,7 +311,8 @@ def test_an_error_ends_a_notebooks_bar(cell: Cell) -> None:
     def work() -> None:
         with showing.watched(True) as said:
             said("answer", 0, 1)
-            time.sleep(0.2)
+            while not cell.shown:
+                time.sleep(0.01)
             raise KeyError
 
     with pytest.raises(KeyError):

@@ -47,6 +47,9 @@ def test_the_hash_knows_every_field(tmp_path: Path) -> None:
 
 BROKEN = {
     "not JSON": ("{", "not JSON"),
+    "nested without end": ("[" * 100_000, "nested too deeply"),
+    "half a character": (json.dumps({**PLAIN, "system": "\ud800"}), "surrogates"),
+    "a key twice": ('{"name": "a", "name": "b"}', "occurs twice"),
     "not an object": ("[]", "JSON object"),
     "unknown key": (json.dumps({**PLAIN, "sufix": "x"}), "'sufix'"),
     "missing key": (json.dumps({**PLAIN, "answer_stop": ""}), "'answer_stop'"),
@@ -70,6 +73,8 @@ def test_unknown_templates_are_named() -> None:
         load_template("worked5")
     with pytest.raises(UnknownNameError, match=r"none\.json"):
         load_template("none.json")
+    with pytest.raises(UnknownNameError, match=r"'chat' is the model's own, .*; give one of boxed, think"):
+        load_template("chat")
 
 
 def test_the_template_in_the_docs_is_one() -> None:

@@ -213,7 +213,7 @@ def test_a_machine_that_joins_takes_work_and_when_it_is_lost_others_do_it(host: 
             machine.lose()
 
     try:
-        assert not wait([slot.opening for slot in crew.slots if slot.opening], timeout=60).not_done
+        assert not wait([slot.opening for slot in crew.slots if slot.opening], timeout=300).not_done
         done = run(running(folder, "machines"), engine=engine, report=lose)
     finally:
         machine.lose()

@@ -50,8 +50,6 @@ def test_engine(name: str, call: Call, questions: Path, recorded: Path, tmp_path
 def test_predictor(name: str, call: Call, questions: Path, recorded: Path, tmp_path: Path):
     if name in ("lora",):
         pytest.skip("reads a real model's files: tests/test_lora.py runs it")
-    if name in ("mlp", "paper-mlp"):
-        pytest.importorskip("torch")
     folder = tmp_path / "trained"
     asked = ("--engine", "fake") if name == "prompted" else ()
     trained = call("train", recorded, "--predictor", name, "--out", folder, *asked)

@@ -190,7 +190,6 @@ def test_cross_fitted_plans_on_random_labels_do_not_rank_whole_folds() -> None:
 
 @pytest.mark.slow
 def test_mlp_learns_shrinkage_from_the_rows_that_its_networks_left_out() -> None:
-    pytest.importorskip("torch")
     options = {"reads": "hidden", "steps": 60, "num_members": 4, "hidden_width": 16}
     known, noise = (
         train(measured(160, num_traces=4, signal=signal), predictor="mlp", options=options, with_novelty=False)

@@ -210,18 +210,21 @@ class TestTrain:
         assert words in str(caught.value)
 
     def test_options_and_seed_reach_the_predictor(self) -> None:
-        pytest.importorskip("torch")
         options = {"hidden_width": 8, "num_members": 2, "steps": 20, "reads": "hidden"}
         trained = train(make_profile(40), predictor="mlp", layers=[4], num_folds=2, seed=7, options=options)
         kept = trained.estimator.state()[0]["options"]
         assert (kept["hidden_width"], kept["seed"]) == (8, 7)
+
+    @pytest.mark.parametrize("predictor", ["mlp", "paper-mlp", "text"])
+    def test_a_seed_below_0_is_refused_in_words(self, predictor: str) -> None:
+        with pytest.raises(InvalidSettingsError, match=f"seed of predictor '{predictor}' must be 0 or more, not -1"):
+            train(make_profile(40, texts=("How many?",) * 40), predictor=predictor, seed=-1)
 
 
 @pytest.mark.parametrize("predictor", ["ridge", "mean", "mlp"])
 class TestCrossFit:
     def options(self, predictor: str) -> dict[str, Any]:
         if predictor == "mlp":
-            pytest.importorskip("torch")
             return {"hidden_width": 8, "num_members": 2, "steps": 20, "reads": "hidden"}
         return {}
 
@@ -322,7 +325,6 @@ class TestFolder:
         profile = make_profile(60)
         options = {}
         if predictor == "mlp":
-            pytest.importorskip("torch")
             options = {"hidden_width": 8, "num_members": 2, "steps": 20, "reads": "hidden"}
         saved = train(profile, predictor=predictor, layers=[4], num_folds=2, options=options)
         loaded = Predictor.load(saved.save(tmp_path / "one"))

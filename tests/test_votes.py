@@ -109,6 +109,14 @@ def test_equal_weights_are_one_vote_each(groups: list[int], weight: float, data:
     assert weighted_chance_right(groups, nearly, samples) == pytest.approx(equal, abs=1e-9)
 
 
+def test_groups_whose_votes_all_weigh_nothing_are_tied_as_in_a_run() -> None:
+    """The weight of a log-probability below about -745 is 0 (vLLM writes -9999 for minus infinity)."""
+    groups, weights = [0, 0, 0, 1], [math.exp(-9999.0)] * 4
+    assert tally(groups, weights).winners == (0, 1)
+    assert weighted_chance_right(groups, weights, 4) == 0.5
+    assert weighted_chance_right(groups, weights, 2) == pytest.approx(0.75)  # half of the pairs hold the wrong one
+
+
 def test_of_many_subsets_a_fixed_sample_is_unbiased() -> None:
     """Over the orders of the traces, the mean of the sample is that of all subsets."""
     rng = np.random.default_rng(0)
@@ -323,6 +331,11 @@ def test_the_fair_oracle_chooses_by_one_half_of_the_samples_and_is_judged_on_the
         assert not any(too_many)  # a half of 8 samples
         assert "fair oracle" in report.page(judged).markdown()
         assert "The fair oracle chooses by one half" in "".join(judged.notes)
+        assert judged.num_traces == (8, 8)  # of votes, the samples that vote
+        told = report.page(judged).text()
+        assert "8 traces each" in told
+        lines = [line for line in told.splitlines() if line.startswith("fair oracle ") and "[" in line]
+        assert len(lines) == len(judged.costs)
     counts = replace(profile, traces=None)
     assert not ft.evaluate("mean", counts, num_resamples=100).select(Cost.SPENT, "fair-oracle")
 

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from ..core import registry
 from ..core.allocation import Allocation
+from ..core.arguments import is_number
 from ..core.data import Cost, Curves, FloatArray, IntArray
 from ..core.menu import Menu
+from ..core.problems import excerpt
 from ..core.terms import usd_words
-from ..errors import InvalidInputError, InvalidMenuError, InvalidTotalError
+from ..errors import InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError
 from .checks import check_curves, check_tokens
 from .costs import CHUNK, MOST_UNITS, Costs, Rows, entries, exact_sum
 
@@ -191,8 +193,10 @@ def allocate(
     """
     bounds = {"min_budget_Q": min_budget_Q, "max_budget_Q": max_budget_Q}
     problem = pose(curves, total=total, cost=cost, **bounds, weight_Q=weight_Q, any_order=any_order)
-    name = registry.name_of("allocators", allocator)
     chosen: Allocator = registry.resolve("allocators", allocator)() if isinstance(allocator, str) else allocator
+    if not isinstance(chosen, Allocator) or isinstance(chosen, type):
+        raise InvalidInputError(f"the allocator must be a registered name or an Allocator, not {excerpt(allocator)}")
+    name = registry.name_of("allocators", allocator)
     solution = chosen.solve(problem)
     if not isinstance(solution, Solution):
         raise InvalidInputError(f"allocator {name!r} answered {type(solution).__name__}, not a Solution")
@@ -288,6 +292,10 @@ def pose(
         InvalidSettingsError: spent cost without a usage curve.
         InvalidTotalError: a total that is not a number, or cannot pay for the minimums.
     """
+    if cost not in tuple(Cost):
+        raise InvalidSettingsError(f"cost must be 'granted', 'spent' or 'usd', not {excerpt(cost)}")
+    if not isinstance(curves, Curves):
+        raise InvalidInputError(f"the curves must be Curves, not {excerpt(curves)}; a profile's are profile.curves")
     cost = Cost(cost)
     is_ordered = check_curves(curves, curves.menu.is_named if any_order is None else any_order)
     if cost is Cost.USD and curves.input_Q_B is not None:
@@ -297,9 +305,9 @@ def pose(
     if weights_Q is not None and not weights_Q.any():
         raise InvalidInputError("every weight is 0, so no answer is worth anything; give some query a weight")
     first_Q, last_Q = _column_ranges(curves, min_budget_Q, max_budget_Q)
-    if not math.isfinite(total):
+    if not is_number(total) or not math.isfinite(total):
         example = "an amount, such as 0.01 USD" if cost is Cost.USD else "a number of tokens, such as 48"
-        raise InvalidTotalError(f"the total is {total}; give {example} for each query")
+        raise InvalidTotalError(f"the total is {excerpt(total)}; give {example} for each query")
     costs = Costs.of(curves, cost, is_ordered=is_ordered)
     num_queries, unit = len(curves.query_ids), costs.unit
     value_Q_B = curves.p_Q_B if weights_Q is None else curves.p_Q_B * weights_Q[:, None]
@@ -352,7 +360,10 @@ def _column_ranges(curves: Curves, min_budget_Q: Any, max_budget_Q: Any) -> tupl
 def _per_query(
     curves: Curves, given_Q: Any, name: str, *, least: float = -math.inf, most: float = math.inf
 ) -> NDArray[np.float64]:
-    values_Q: NDArray[np.float64] = np.asarray(given_Q, dtype=np.float64)
+    try:
+        values_Q: NDArray[np.float64] = np.asarray(given_Q, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInputError(f"{name} must hold numbers, not {excerpt(given_Q)}") from error
     num_queries = len(curves.query_ids)
     if values_Q.shape != (num_queries,):
         raise InvalidInputError(f"{name} has shape {values_Q.shape}; {num_queries} queries need one entry each")

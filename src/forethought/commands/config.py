@@ -7,23 +7,23 @@ FORETHOUGHT_COMMAND_FLAG.
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..core.files import parse_toml
 from ..errors import InvalidSettingsError
 
 
 def read_config(path: str, commands: Mapping[str, click.Command | None]) -> dict[str, Any]:
     """Reads the file into click's default map; every unknown table and key is reported at once."""
     try:
-        content = tomllib.loads(Path(path).read_text("utf-8-sig"))
+        content = parse_toml(Path(path).read_bytes())
     except OSError as error:
         raise InvalidSettingsError(f"--config {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InvalidSettingsError(f"--config {path} is not TOML: {error}") from error
     problems: list[str] = []
     defaults = _tables(content, commands, problems, "")
@@ -39,19 +39,24 @@ def _tables(
     defaults: dict[str, Any] = {}
     for table, values in content.items():
         command = commands.get(table)
-        if command is None or not isinstance(values, dict):
+        if command is not None and not isinstance(values, dict):
+            problems.append(f"[{place}{table}] must be a table, not {values!r:.60}")
+            continue
+        if command is None:
             problems.append(f"unknown table [{place}{table}]{_hint(table, list(commands))}")
             continue
         if isinstance(command, click.Group):
             defaults[table] = _tables(values, command.commands, problems, f"{table}.")
             continue
-        names = {key_of(parameter): parameter.name for parameter in command.params if parameter.name}
+        known = {key_of(parameter): parameter for parameter in command.params if parameter.name}
         for key, value in values.items():
-            name = names.get(key.replace("_", "-"))
-            if name is None:
-                problems.append(f"unknown key {key!r} in [{place}{table}]{_hint(key, list(names))}")
+            parameter = known.get(key.replace("_", "-"))
+            if parameter is None:
+                problems.append(f"unknown key {key!r} in [{place}{table}]{_hint(key, list(known))}")
+            elif isinstance(value, bool) and not (isinstance(parameter, click.Option) and parameter.is_flag):
+                problems.append(f"{key!r} in [{place}{table}] takes a value, not {str(value).lower()}")
             else:
-                defaults.setdefault(table, {})[name] = value
+                defaults.setdefault(table, {})[parameter.name] = value
     return defaults
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..control import evaluating, sources
 from ..control.budgets import load_budgets, read_plan
-from ..control.learning_votes import halves, with_votes, with_votes_of
+from ..control.learning_votes import halves, halves_of, with_votes, with_votes_of
 from ..control.results import answer_rows, outcomes, read_summary
 from ..core import registry
 from ..core.data import Query
@@ -292,6 +292,7 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
     names = settings.names or names_of(settings.predictors)
     measured = sources.open_profile(settings.on) if settings.on else sources.shipped_heldout(settings.predictors[0])
     counted = sources.open_profile(settings.train) if settings.labels else None
+    parts = halves_of(trained[0].card.menu, measured, trained[0].card.vote_weights)
     measured, counted = as_voted(trained, measured), None if counted is None else as_voted(trained, counted)
     for each in trained:
         each.check(measured.provenance.engine_info, measured.menu)
@@ -323,6 +324,7 @@ def compare(settings: CompareSettings, *, wrote: Wrote = ignore, progress: Progr
         blind,
         allocator=allocator,
         costs=known_costs(measured, blind),
+        halves=parts,
         num_resamples=settings.num_resamples,
         seed=settings.seed,
         notes=notes,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from ..core.arguments import path_of
 from ..core.codec import decode, fields_to_json
 from ..core.data import Grade, Query, StopReason
 from ..core.records import Record
@@ -202,7 +203,7 @@ class Answers(Shown):
 
     def save(self, path: str | Path) -> Path:
         """Writes a row per answer, at once or not at all: CSV, TSV or Parquet by the file's name, else JSON lines."""
-        path = Path(path)
+        path = path_of(path)
         check_rows_name(path, "the file")
         write_rows(path, [row.to_json() for row in self.rows], COLUMNS)
         return path
@@ -210,8 +211,10 @@ class Answers(Shown):
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """What `save` wrote as JSON lines, or a run directory's answers; raises RunError on anything else."""
-        path = Path(path)
+        path = path_of(path)
         path = path / "answers.jsonl" if path.is_dir() else path
         if not path.is_file():
             raise RunError(f"{path} does not exist")
+        if path.suffix.lower() != ".jsonl":
+            raise RunError(f"{path}: answers are read from JSON lines, a file that ends in .jsonl")
         return cls(tuple(read_lines(path, Answer.from_json)))

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..allocators import Allocator
 from ..core import registry
+from ..core.arguments import whole, wholes
 from ..core.data import Curves
 from ..core.features import DIFFICULTY, Counts, Features
 from ..core.problems import excerpt
@@ -29,7 +30,7 @@ from ..predictors.parts.making import Progress, make_estimator
 from ..predictors.parts.making import silent as quiet
 from ..predictors.predictor import Predictor
 from ..runs.profiles import common_menu, curves_on_menu, on_menu, with_layers
-from .learning_votes import Halves, halves, with_votes, with_votes_of
+from .learning_votes import Halves, halves, halves_of, with_votes, with_votes_of
 from .planning import forecast
 from .training import asked_now, check_profiles
 
@@ -88,11 +89,12 @@ def evaluate(
         MismatchError: it was made for another model or template, or has none of the profile's options.
     """
     check_profiles([profile])
+    how = Judging(mean_tokens, mean_usd, whole("num_resamples", num_resamples, least=100), whole("seed", seed))
+    samples = wholes("samples", samples)
     if isinstance(predictor, Predictor) and samples:
         vote_weights = vote_weights or predictor.card.vote_weights
     parts = halves(profile, samples, vote_weights) if samples else None
     profile = with_votes(profile, samples, vote_weights)
-    how = Judging(mean_tokens, mean_usd, num_resamples, seed)
     made = registry.make("allocators", allocator, {}) if isinstance(allocator, str) else allocator
     if not isinstance(predictor, Predictor | str):
         raise InvalidInputError(f"the predictor must be a Predictor or a registered name, not {excerpt(predictor)}")
@@ -144,8 +146,7 @@ def evaluate_on(
     if DIFFICULTY in predictor.card.features.reads and not measured.difficulties:
         measured = asked()
     card = predictor.card
-    numbers = set(card.menu.samples_B.tolist())
-    parts = parts or halves(measured, sorted(numbers) if max(numbers) > 1 else (), card.vote_weights)
+    parts = parts or halves_of(card.menu, measured, card.vote_weights)
     measured, predicted, mean_train, more = held_out_curves(predictor, measured, progress=progress)
     notes += more
     for note in notes:

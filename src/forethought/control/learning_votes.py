@@ -53,6 +53,12 @@ def halves(profile: Profile, samples: Sequence[int] = (), weigh_by: str = "") ->
     return (with_votes(one, numbers, weigh_by), with_votes(other, numbers, weigh_by)) if numbers else None
 
 
+def halves_of(menu: Menu, profile: Profile, weigh_by: str = "") -> Halves | None:
+    """The same with the numbers of samples on `menu`."""
+    numbers = sorted(set(menu.samples_B.tolist()))
+    return halves(profile, numbers if numbers[-1] > 1 else (), weigh_by)
+
+
 def with_waves(predictor: Predictor, profile: Profile, samples: Sequence[int]) -> Predictor:
     """A predictor of votes that also knows how they stand and move, learned on the single samples of its questions.
 

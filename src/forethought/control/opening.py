@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Protocol, Self
 
+from ..core.arguments import path_of
 from ..core.problems import excerpt
 from ..core.protocols import Engine
 from ..core.settings import EngineSettings
@@ -26,7 +28,7 @@ def open_engine(
     model: str | Predictor | Plan,
     *,
     engine: str = "auto",
-    template: str = "",
+    template: str | Path = "",
     temperature: float | None = None,
     top_p: float | None = None,
     context_tokens: int | None = None,
@@ -46,7 +48,8 @@ def open_engine(
     Raises:
         UnknownNameError, InvalidSettingsError, MissingExtraError, ModelFileError, EngineError: it cannot be opened.
     """
-    given: dict[str, Any] = {"template": template or None, "temperature": temperature, "top_p": top_p}
+    named = str(path_of(template)) if template else ""
+    given: dict[str, Any] = {"template": named or None, "temperature": temperature, "top_p": top_p}
     given = {name: value for name, value in given.items() if value is not None}
     settings = EngineSettings(engine=engine, context_tokens=context_tokens, options=options, **given)
     if isinstance(model, Predictor | Plan):
@@ -54,7 +57,7 @@ def open_engine(
             raise InvalidSettingsError("the plan does not say which model it is for; give the model's name")
         if temperature is not None or top_p is not None:
             raise InvalidSettingsError("temperature and top_p are the predictor's own; leave them out")
-        settings, model = engine_for(model.card, settings, template), model_of(model.card)
+        settings, model = engine_for(model.card, settings, named), model_of(model.card)
     if not isinstance(model, str):
         raise InvalidSettingsError(f"the model must be a name, a predictor or a plan, not {excerpt(model)}")
     running: Any = opening.open_engine(model, settings)

@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 
 from ..core.allocation import ROUNDING, Allocation
+from ..core.arguments import path_of
 from ..core.checks import check_plan
 from ..core.codec import decode, encode, fields_to_json
 from ..core.data import EngineInfo, IntArray, Query, Request
 from ..core.files import read_json, write_atomically
 from ..core.menu import Menu, with_menu
-from ..core.protocols import Engine, Grader, check_menu
+from ..core.problems import excerpt
+from ..core.protocols import Engine, Grader, check_engine, check_menu
 from ..core.showing import Progress, Shown, picture, watched
 from ..core.terms import percent
 from ..core.votes import ONE_VOTE_EACH, Voting
@@ -150,18 +152,19 @@ class Plan(Shown):
             InvalidInputError: ids that the plan does not have; a plan in waves.
             InvalidMenuError: caps that are not on the menu, or outside of a query's bounds.
         """
+        if not isinstance(budgets, Mapping):
+            raise InvalidInputError(f"the budgets must be a dictionary of id -> cap, not {excerpt(budgets)}")
         row_of = {query.id: row for row, query in enumerate(self.queries)}
         if unknown := [query_id for query_id in budgets if query_id not in row_of]:
             few = ", ".join(map(repr, list(row_of)[:3]))
             raise InvalidInputError(f"the plan has no query {unknown[0]!r} ({len(unknown)} such); ids such as {few}")
         budget_Q = self.allocation.budget_Q.copy()
         for query_id, budget in budgets.items():
-            row = row_of[query_id]
             if isinstance(budget, str) and self.menu.is_named:
                 budget = self.menu.caps[self.menu.column_of(budget)]
             if isinstance(budget, bool) or not isinstance(budget, int | np.integer) or budget not in self.menu:
                 raise InvalidMenuError(f"the budget of {query_id!r}, {budget!r}, is not on the menu {self.menu}")
-            budget_Q[row] = budget
+            budget_Q[row_of[query_id]] = budget
         self._check_bounds(budget_Q)
         made, old = self._counted(budget_Q), self.allocation
         if made.total == old.total:
@@ -209,8 +212,7 @@ class Plan(Shown):
 
     def save(self, path: str | Path) -> Path:
         """Writes it as JSON, at once or not at all."""
-        path = Path(path)
-        write_atomically(path, f"{spread(self.to_json())}\n".encode())
+        write_atomically(path := path_of(path), f"{spread(self.to_json())}\n".encode())
         return path
 
     @classmethod
@@ -221,7 +223,7 @@ class Plan(Shown):
             RunError: the file is missing, is no JSON, or does not hold a plan: why, with the query.
             InvalidTotalError: budgets were edited that together exceed the total.
         """
-        path = Path(path)
+        path = path_of(path)
         path = path / FILE if path.is_dir() else path
         if path.suffix.lower() == ".jsonl":
             raise RunError(f"{path} lists budgets, one line per question; a plan that can be run holds more: {MAKE}")
@@ -314,8 +316,7 @@ class Plan(Shown):
             logger.warning(
                 "note: the engine samples thoughts with %s, and the predictor was trained on %s; "
                 "open the engine with open_engine(plan)",
-                info.sampling,
-                self.card.sampling,
+                *(info.sampling, self.card.sampling),
             )
 
     def request(
@@ -364,12 +365,11 @@ class Plan(Shown):
 
         judge = Judge.of("number" if grader is None else grader)
         judge.check(self.queries)
-        if not isinstance(engine, Engine):
-            raise InvalidInputError(f"the engine must be an open one, not {engine!r}; open it: open_engine(plan)")
+        check_engine(engine)
         self.check(engine.info)
         check_menu(engine, self.menu)
         with watched(progress) as said:
-            answers = answering if out is None else partial(kept_answers, folder=Path(out))
+            answers = answering if out is None else partial(kept_answers, folder=path_of(out))
             done = 0
             async for answer in answers(self, engine, judge, progress=said):
                 said("answer", done := done + 1, len(self))

@@ -15,11 +15,12 @@ import numpy as np
 from ..allocators import Allocator
 from ..allocators import allocate as divide
 from ..core.allocation import Allocation
+from ..core.arguments import is_number
 from ..core.data import Cost, Curves, IntArray, Query
 from ..core.features import DIFFICULTY, GIVEN, HIDDEN, Features
 from ..core.problems import excerpt
 from ..core.prompts import CHAT, PromptTemplate, shipped_templates
-from ..core.protocols import Engine, HiddenStateEngine
+from ..core.protocols import Engine, HiddenStateEngine, check_engine
 from ..core.settings import EngineSettings
 from ..core.showing import watched
 from ..core.versions import versions
@@ -187,6 +188,7 @@ def predict(
 ) -> Forecast:
     """One prompt pass and the predictor; refuses an engine whose model or template is not the predictor's."""
     if engine is not None:
+        check_engine(engine)
         predictor.check(engine.info)
     started = time.perf_counter()
     read = features(queries, predictor, engine, progress=progress)
@@ -317,6 +319,8 @@ def weights_for(card: PredictorCard, vote_weights: str) -> str:
 
 def check_votes(card: PredictorCard, min_agreement: float, vote_weights: str) -> None:
     """Raises InvalidSettingsError where something is said of votes, and no option of the predictor is one."""
+    if not is_number(min_agreement):
+        raise InvalidSettingsError(f"min_agreement must be a number from 0 to 1, not {excerpt(min_agreement)}")
     if (min_agreement > 0.0 or vote_weights) and not (card.menu.samples_B > 1).any():
         without = "leave min_agreement and vote_weights out, or train for votes: forethought train RUN --samples 1,2,4"
         raise InvalidSettingsError(f"the predictor's options are single answers, and no votes: {without}")

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from ..core.arguments import path_of
 from ..core.data import EngineInfo, Query, Request, Sampling
 from ..core.menu import Menu
 from ..core.options import Option
 from ..core.parquet import write_parquet
-from ..core.problems import excerpt
 from ..core.profile import Profile
-from ..core.protocols import Engine, Grader, HiddenStateEngine, check_menu
+from ..core.protocols import Engine, Grader, HiddenStateEngine, check_engine, check_menu
 from ..core.provenance import Provenance
 from ..core.settings import EngineSettings, ProfileSettings
 from ..core.showing import Progress, watched
@@ -30,7 +30,7 @@ from ..core.waiting import finish
 from ..core.worker import ALONE, Worker
 from ..engines import opening
 from ..engines.context import ceiling_of
-from ..errors import ForethoughtError, InvalidInputError, InvalidSettingsError, RunError
+from ..errors import ForethoughtError, InvalidSettingsError, RunError
 from ..questions.queries import Question, load_queries, read_questions, save_queries
 from ..runs.folders import profile_folder
 from ..runs.profiles import from_run
@@ -215,7 +215,7 @@ async def profile_async(
         InvalidInputError: a question without a reference that the grader can read.
         RunError: `out` holds something else.
     """
-    _check_engine(engine)
+    check_engine(engine)
     queries, judge, caps = read_questions(questions), Judge.of(grader), _menu_of(menu, engine)
     if isinstance(num_traces, bool) or not isinstance(num_traces, int) or num_traces < 1:
         raise InvalidSettingsError(f"num_traces must be a whole number of at least 1, not {num_traces!r}")
@@ -224,7 +224,7 @@ async def profile_async(
     check_menu(engine, caps)
     made = Provenance.of(engine.info, menu=caps, sampling=sampling or engine.info.sampling or Sampling(), seed=seed)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()) if out is None else out)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if out is None else path_of(out)
         run = RunDirectory.create(
             folder / "in-memory" if out is None else folder,
             kind="profile",
@@ -262,13 +262,6 @@ async def profile_async(
 def profile(engine: Engine, questions: str | Path | Iterable[Question], **settings: Any) -> Profile:
     """`profile_async`, with the same arguments, for code that is not a coroutine, also in a notebook."""
     return finish(profile_async(engine, questions, **settings))
-
-
-def _check_engine(engine: object) -> None:
-    if not isinstance(engine, Engine):
-        raise InvalidInputError(
-            f"the engine must be an open engine, not {excerpt(engine)}; open one: open_engine(MODEL)"
-        )
 
 
 def _menu_of(menu: Menu | Path | str | int | Sequence[int] | None, engine: Engine) -> Menu:

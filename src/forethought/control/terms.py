@@ -12,9 +12,11 @@ import numpy as np
 
 from ..allocators import Allocator, pose
 from ..core import registry
+from ..core.arguments import is_number, is_whole
 from ..core.codec import MOST
 from ..core.data import Cost, Curves, IntArray, Query
 from ..core.menu import Menu
+from ..core.problems import excerpt
 from ..errors import InvalidMenuError, InvalidSettingsError, InvalidTotalError
 from ..predictors.card import PredictorCard
 
@@ -65,15 +67,18 @@ class Terms:
             if value is None:
                 continue
             unit = "USD" if name.endswith("usd") else "tokens"
-            kinds = (float, int, np.floating, np.integer) if least is None else (int, np.integer)
-            if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
-                problems.append(f"{name} must be a {'' if least is None else 'whole '}number of {unit}, not {value!r}")
+            if not (is_number(value) and math.isfinite(value) and (least is None or is_whole(value))):
+                kind = "number" if least is None else "whole number"
+                problems.append(f"{name} must be a {kind} of {unit}, not {excerpt(value)}")
             elif value <= 0 if least is None else value < least:
                 problems.append(f"{name} must be {'above 0' if least is None else 'at least 0'}, not {value:g}")
         if None not in (self.min_tokens, self.max_tokens) and not problems and self.min_tokens > self.max_tokens:  # type: ignore[operator]
             problems.append(f"min_tokens {self.min_tokens} is above max_tokens {self.max_tokens}")
         if cost is not None and cost not in tuple(Cost):
             problems.append(f"cost must be 'granted', 'spent' or 'usd', not {self.cost!r}")
+        allocator: object = self.allocator
+        if not isinstance(allocator, str | Allocator):
+            problems.append(f"the allocator must be a registered name or an Allocator, not {excerpt(allocator)}")
         if problems:
             raise InvalidSettingsError("; ".join(problems))
         object.__setattr__(self, "cost", Cost(cost or (Cost.USD if is_usd else Cost.GRANTED)))

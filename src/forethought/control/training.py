@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..core.arguments import whole
 from ..core.features import DIFFICULTY
 from ..core.problems import excerpt
 from ..core.profile import Profile
@@ -68,8 +69,9 @@ def train(
         InvalidFeaturesError: the profile does not hold what the predictor reads.
         InvalidInputError: fewer than two queries with a finished trace.
     """
-    profiles = [profile] if isinstance(profile, Profile) else list(profile)
+    profiles = [profile] if isinstance(profile, Profile) or not isinstance(profile, Iterable) else list(profile)
     check_profiles(profiles)
+    seed, num_folds = whole("seed", seed), whole("num_folds", num_folds, least=2)
     singles = together(profiles, predictor)
     measured = with_votes(singles, samples, vote_weights)
     with watched(progress) as said:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import stat
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -135,6 +136,14 @@ def parse_json(content: bytes | str) -> Any:
     """
     try:
         return json.loads(content, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=one_of_each)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def parse_toml(content: bytes) -> dict[str, Any]:
+    """The tables of a TOML file, with a byte-order mark or without; raises ValueError where it is none."""
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

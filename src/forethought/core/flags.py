@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import InvalidMenuError, InvalidSettingsError
 from .codec import MOST
+from .problems import excerpt
 
 KEY = "flag"
 MOST_TRACES = 1_000_000_000  # of a question: a bit each is in memory
@@ -171,7 +172,11 @@ def check_all(problems: Iterable[str | None]) -> None:
 
 def at_least(name: str, value: float | None, least: float, most: float = MOST) -> str | None:
     """What is wrong with a flag below its least value, or above the most; None where it is fine or not given."""
-    if value is None or least <= value <= most:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return f"{name} must be a number, not {excerpt(value)}"
+    if least <= value <= most:
         return None
     if most < value < float("inf"):
         return f"{name} must be at most {most:,}, not {value:g}"
@@ -203,8 +208,8 @@ def hard_cap_problems(hard: str | bool, worker: str, compare: Iterable[str] = ()
 
 def sampling_problems(temperature: float | None, top_p: float | None) -> tuple[str | None, str | None]:
     """What is wrong with either; None where it is fine or not given."""
-    is_fine = top_p is None or 0 < top_p <= 1
-    return at_least("--temperature", temperature, 0), None if is_fine else f"--top-p must lie in (0, 1], not {top_p:g}"
+    is_fine = top_p is None or (isinstance(top_p, int | float) and 0 < top_p <= 1)
+    return at_least("--temperature", temperature, 0), None if is_fine else f"--top-p must lie in (0, 1], not {top_p}"
 
 
 def refused(make: Callable[[], object]) -> str | None:

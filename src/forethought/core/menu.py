@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InvalidMenuError
+from .arguments import is_whole
 from .codec import UnfitError
 from .options import EXAMPLES, Option, check_count, parse_caps, read_options
 from .showing import Shown
@@ -38,6 +39,8 @@ class Menu(Shown):
     options: tuple[Option, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.caps, tuple) or not all(map(is_whole, self.caps)):
+            raise InvalidMenuError(f"a menu's caps are a tuple of whole numbers, not {self.caps!r:.60}")
         if not self.caps:
             raise InvalidMenuError(f"a menu needs at least one budget; try {EXAMPLES}")
         check_count(len(self.caps))
@@ -61,7 +64,9 @@ class Menu(Shown):
         that take the same stand a token apart.
         """
         known: list[tuple[float, Option]] = []
-        for option in options:
+        for option in options if isinstance(options, Iterable) else [options]:
+            if not isinstance(option, Option):
+                raise InvalidMenuError(f"a menu's named options are of the class Option, not {option!r:.60}")
             tokens = option.tokens if option.tokens is not None else option.cap
             known.append((tokens if tokens is not None else known[-1][0] if known else 0.0, option))
         known.sort(key=lambda each: each[0])
@@ -85,14 +90,14 @@ class Menu(Shown):
             InvalidMenuError: what is given holds something else than whole numbers.
         """
         caps = list(budgets)
-        if wrong := [cap for cap in caps if isinstance(cap, bool) or not isinstance(cap, int | np.integer)]:
+        if wrong := [cap for cap in caps if not is_whole(cap)]:
             raise InvalidMenuError(f"a menu's budgets are whole numbers of tokens, not {wrong[0]!r}")
         return cls(tuple(sorted({int(cap) for cap in caps})))
 
     @classmethod
     def evenly(cls, step: int, largest: int) -> Menu:
         """The caps `step, 2 * step, ..., largest`; raises InvalidMenuError where `largest` is no multiple of `step`."""
-        if step < 1 or largest < step or largest % step:
+        if not is_whole(step) or not is_whole(largest) or step < 1 or largest < step or largest % step:
             raise InvalidMenuError(
                 f"evenly spaced budgets need a step of at least 1 token and a largest budget that is a multiple of it; "
                 f"got step {step}, largest {largest}. Try --budgets 16:256:16."

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -16,6 +15,7 @@ from typing import Any, Self
 
 from ..errors import InvalidMenuError
 from .codec import UnfitError, decode, encode
+from .files import parse_toml
 
 MOST_TOKENS = 1 << 53
 KEYS = ("label", "cap", "samples", "of", "set", "usd_per_million", "tokens")
@@ -138,10 +138,10 @@ def read_options(path: str | Path) -> tuple[Option, ...]:
     """
     path = Path(path)
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        found = parse_toml(path.read_bytes())
     except OSError as error:
         raise InvalidMenuError(f"the menu file {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InvalidMenuError(f"the menu file {path} is not TOML: {error}") from error
     rows = found.get("option")
     if not isinstance(rows, list) or not rows or set(found) != {"option"}:

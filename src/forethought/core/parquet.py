@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import InvalidMenuError, RunError
+from ..errors import RunError
 from .codec import UnfitError
 from .data import FloatArray, IntArray
 from .files import parse_json, reaching, replacing
@@ -103,16 +104,13 @@ def _fixed_lists(values_Q_N: FloatArray | IntArray, kind: Any) -> Any:
 
 
 def is_profile_file(path: Path) -> bool:
-    """Whether `path` is a file that `write_parquet` wrote."""
-    import pyarrow as pa
+    """Whether `path` is a file that `write_parquet` wrote; raises RunError on a .parquet file that cannot be read."""
     import pyarrow.parquet as pq
 
-    try:
-        if path.suffix.lower() != ".parquet" or not path.is_file():
-            return False
-        return METADATA_KEY in (pq.read_schema(path).metadata or {})
-    except (pa.ArrowException, OSError, ValueError):
+    if path.suffix.lower() != ".parquet" or not path.is_file():
         return False
+    with _readable(path):
+        return METADATA_KEY in (pq.read_schema(path).metadata or {})
 
 
 def read_parquet(path: Path, *, with_hidden: bool = True) -> Profile:
@@ -127,15 +125,13 @@ def read_parquet(path: Path, *, with_hidden: bool = True) -> Profile:
             than its size on disk lets expect.
         FileError: the system does not let it be read.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with reaching(path, "read"):
         if not path.exists():
             raise RunError(f"{path} does not exist")
-        path.open("rb").close()  # what the system refuses is told in its own words, and what is no Parquet in pyarrow's
         bound = max(LEAST_BOUND, MOST_TIMES * path.stat().st_size)
-    try:
+    with _readable(path):
         with pq.ParquetFile(path) as file:
             raw = (file.schema_arrow.metadata or {}).get(METADATA_KEY)
             if raw is None:
@@ -147,17 +143,24 @@ def read_parquet(path: Path, *, with_hidden: bool = True) -> Profile:
             layers = tuple(metadata["layers"]) if with_hidden else ()
             columns = _columns(file, menu, layers, bound)
         return _profile(columns, menu, layers, metadata["provenance"])
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Whatever is wrong with a Parquet file that is read in this block is a RunError that says what."""
+    import pyarrow as pa
+
+    with reaching(path, "read"):
+        path.open("rb").close()  # what the system refuses is told in its own words, and what is no Parquet in pyarrow's
+    try:
+        yield
     except (RunError, MemoryError):
         raise
-    except InvalidMenuError as error:
-        raise _damaged(path, error) from error
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> RunError:
-    reason = " ".join(str(error).split())[:300].rstrip(".")
-    return RunError(f"{path} is not a readable Parquet file with a profile: {reason}. Copy it, or make it, again.")
+        reason = " ".join(str(error).split())[:300].rstrip(".")
+        raise RunError(
+            f"{path} is not a readable Parquet file with a profile: {reason}. Copy it, or make it, again."
+        ) from error
 
 
 def _metadata(raw: bytes) -> dict[str, Any]:

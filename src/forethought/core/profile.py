@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InvalidInputError
+from .arguments import path_of
 from .data import Curves, FloatArray, IntArray
 from .menu import Menu
 from .provenance import UNKNOWN, Provenance
@@ -193,7 +195,13 @@ class Profile(Shown):
 
     def select(self, index_Q: IntArray | NDArray[np.bool_]) -> Profile:
         """The profile of some of the queries, by index or mask, in that order."""
-        rows = np.arange(self.num_queries)[index_Q]
+        picked = np.asarray(index_Q)
+        if picked.ndim != 1 or (picked.size and picked.dtype.kind not in "iub"):
+            raise InvalidInputError("queries are selected by a list of row numbers, or one of truths for each query")
+        try:
+            rows = np.arange(self.num_queries)[picked if picked.size else picked.astype(np.int64)]
+        except IndexError as error:
+            raise InvalidInputError(f"the profile has {self.num_queries} queries: {error}") from error
         traces = self.traces
         if traces is not None:
             where = self.traces_of_Q
@@ -218,8 +226,8 @@ class Profile(Shown):
         """Writes it as one Parquet file, at once or not at all."""
         from .parquet import write_parquet
 
-        write_parquet(Path(path), self)
-        return Path(path)
+        write_parquet(path := path_of(path), self)
+        return path
 
     @classmethod
     def load(cls, path: str | Path) -> Profile:
@@ -230,4 +238,5 @@ class Profile(Shown):
         """
         from .parquet import read_parquet
 
-        return read_parquet(Path(path) / "profile.parquet" if Path(path).is_dir() else Path(path))
+        path = path_of(path)
+        return read_parquet(path / "profile.parquet" if path.is_dir() else path)

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import InvalidSettingsError, UnknownNameError
 from .data import Message, Query
+from .files import parse_json, reaching
 from .registry import unknown_name_message
 
 CHAT = "chat"  # the model's own chat template, with its own way of thinking; made by `forethought.models.thinking`
@@ -106,8 +107,15 @@ def load_template(name: str) -> PromptTemplate:
             raise UnknownNameError(
                 f"there is no template file {name}; shipped templates: {', '.join(shipped_templates())}"
             )
-        return parse_template(path.read_bytes(), place=name)
+        with reaching(path, "read"):
+            content = path.read_bytes()
+        return parse_template(content, place=name)
     known = shipped_templates()
+    if name == CHAT:
+        raise UnknownNameError(
+            f"the template {CHAT!r} is the model's own, which is not known here; give one of {', '.join(known)}, or a "
+            ".json file"
+        )
     if name not in known:
         message = unknown_name_message("template", name, [CHAT, *known]).removesuffix(".")
         raise UnknownNameError(f"{message}, or a .json file.")
@@ -136,8 +144,9 @@ def parse_template(content: bytes, *, place: str) -> PromptTemplate:
         InvalidSettingsError: it is not a template; every problem with it at once.
     """
     try:
-        values = json.loads(content)
-    except (UnicodeDecodeError, ValueError) as error:
+        values = parse_json(content)
+        json.dumps(values, ensure_ascii=False).encode()  # no half of a surrogate pair, which no file or server takes
+    except ValueError as error:
         raise InvalidSettingsError(f"template {place} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise InvalidSettingsError(f"template {place} must be a JSON object, not {type(values).__name__}")

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
-from ..errors import InvalidSettingsError
+from ..errors import InvalidInputError, InvalidSettingsError
 from .data import EngineInfo, FloatArray, Generation, Grade, Query, Request
 from .features import HIDDEN, Counts, Features, HeldOut
 from .menu import Menu
 from .options import Option
+from .problems import excerpt
 
 if TYPE_CHECKING:
     from .prompts import PromptTemplate
@@ -53,6 +54,14 @@ class OptionEngine(Engine, Protocol):
     def check_option(self, option: Option) -> None:
         """Raises InvalidSettingsError for an option that the engine cannot use."""
         ...
+
+
+def check_engine(engine: object) -> None:
+    """Raises InvalidInputError on what is no open engine."""
+    if not isinstance(engine, Engine):
+        raise InvalidInputError(
+            f"the engine must be an open engine, not {excerpt(engine)}; open one: open_engine(MODEL)"
+        )
 
 
 def check_option(engine: Engine, option: Option) -> None:

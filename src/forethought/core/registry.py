@@ -157,6 +157,8 @@ def check_options(kind: str, name: str, options: Mapping[str, Any], *, reserved:
         InvalidSettingsError: every unknown option, with the nearest one, and every value of a wrong type.
     """
     factory = resolve(kind, name)
+    if not isinstance(options, Mapping):
+        raise InvalidSettingsError(f"the options of {name!r} must be a dictionary, not {options!r:.60}")
     try:
         parameters = inspect.signature(factory, eval_str=True).parameters
     except NameError:  # a name imported for type checkers alone

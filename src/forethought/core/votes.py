@@ -154,7 +154,7 @@ def weighted_chance_right(groups: Sequence[int], weights: Sequence[float], sampl
         raise ValueError(f"a vote of {samples} samples needs as many traces; there are {len(group_T)}")
     counts = Counter(groups)
     num_right, num_abstained = counts.pop(RIGHT_GROUP, 0), counts.pop(ABSTAINS, 0)
-    if not num_right or not counts or len(set(weights)) == 1:  # weights change nothing
+    if not num_right or not counts or (len(set(weights)) == 1 and weights[0]):  # weights change nothing
         return chance_right(num_right, counts.values(), num_abstained, samples)
     is_in_S_T = _subsets(len(group_T), samples)
     is_equal_S_1 = (is_in_S_T & np.isnan(weight_T)).any(axis=1, keepdims=True)

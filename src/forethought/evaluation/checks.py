@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..core.arguments import numbers, whole
 from ..core.data import Cost, Curves
+from ..core.flags import MOST_RESAMPLES
 from ..core.menu import Menu
 from ..core.profile import Profile
 from ..core.terms import TOKEN_COSTS
@@ -130,8 +132,7 @@ def check_inputs(
         raise InvalidSettingsError(
             f"costs must be one or more of granted, spent and usd, each once; got {[str(each) for each in costs]}"
         )
-    if num_resamples < 100:
-        raise InvalidSettingsError(f"{num_resamples} resamples are too few for a 95% interval; give 100 or more")
+    whole("num_resamples", num_resamples, least=100, most=MOST_RESAMPLES)  # fewer give no 95% interval
     check_levels(measured, costs, mean_tokens, mean_usd)
 
 
@@ -150,6 +151,8 @@ def check_levels(
     """Raises InvalidSettingsError for levels that cannot be taken, MismatchError for USD where none can be counted."""
     menu = measured.menu
     least = 0 if menu.is_named else menu.smallest
+    mean_tokens = None if mean_tokens is None else numbers("mean_tokens", mean_tokens)
+    mean_usd = None if mean_usd is None else numbers("mean_usd", mean_usd)
     bad = [level for level in mean_tokens or () if not least <= level < np.inf]
     if mean_tokens is not None and (bad or not mean_tokens):
         at_least = "0" if menu.is_named else f"the smallest budget ({least})"

@@ -18,13 +18,13 @@ from ..core.terms import TOKEN_COSTS
 from ..errors import InvalidInputError
 from .bootstrap import estimate
 from .calibration import resampled_losses
-from .checks import check_inputs, comparable, known_costs
-from .offline import data_hash, levels_of, named_notes, num_traces
-from .policies import BLIND, ORACLE, UNIFORM, Policies, PolicyOutcome
+from .checks import check_inputs, comparable, known_costs, matched
+from .offline import FAIR_ORACLE_IS, NO_FAIR_ORACLE, data_hash, levels_of, named_notes, num_traces
+from .policies import BLIND, FAIR_ORACLE, ORACLE, UNIFORM, Policies, PolicyOutcome
 from .resampled import Resampled, share_closed
 from .results import COUNTED, Estimate, PolicyRow, Result
 
-BASELINES = (UNIFORM, BLIND, ORACLE)
+BASELINES = (UNIFORM, BLIND, ORACLE, FAIR_ORACLE)
 MEAN = "mean curve"
 NOTES = (
     "Every candidate was trained on other queries, plans all queries together with the same allocator, and is compared "
@@ -156,6 +156,7 @@ def compare_predictors(
     *,
     allocator: str | Allocator = "envelope",
     costs: Sequence[Cost] | None = None,
+    halves: tuple[Profile, Profile] | None = None,
     num_resamples: int = 2000,
     seed: int = 0,
     notes: Sequence[str] = (),
@@ -169,6 +170,7 @@ def compare_predictors(
         mean_train: mean curve of the training queries, one row: what blind knows.
         allocator: registered name, or an allocator.
         costs: to compare under; by default as in `evaluate`.
+        halves: two parts of each query's samples, for the fair oracle; as in `evaluate`.
         num_resamples: of the bootstrap.
         seed: of the bootstrap.
         notes: what the reader must know of the candidates, before what is to be known of any comparison.
@@ -188,7 +190,8 @@ def compare_predictors(
         costs = known_costs(measured, mean_train) if measured.menu.is_named else TOKEN_COSTS
     for each in candidates:
         check_inputs(measured, each.curves, mean_train, costs, None, num_resamples)
-    played = [Policies(measured, each.curves, mean_train, allocator) for each in candidates]
+    halves = None if halves is None else matched(measured, *halves)
+    played = [Policies(measured, each.curves, mean_train, allocator, halves) for each in candidates]
     policies = played[0]
     levels = {cost: levels_of(cost, policies) for cost in costs}
     how = {"num_resamples": num_resamples, "seed": seed}
@@ -203,7 +206,7 @@ def compare_predictors(
                 policies.planned(each.name, own.predicted, policies.allocator, cost, level)
                 for each, own in zip(candidates, played, strict=True)
             ]
-            outcomes.append(policies.oracle(cost, level))
+            outcomes += policies.oracles(cost, level)
         is_measured = measured.is_spend_measured
         judged = Resampled.make(policies, outcomes, cost, is_spend_measured=is_measured, progress=progress, **how)
         net = _charged(policies, outcomes, candidates, **how) if cost is Cost.SPENT else None
@@ -211,6 +214,7 @@ def compare_predictors(
         scores += [_score(judged, net, each, names[0]) for each in candidates]
     progress("intervals", 0, 1)
     p_N_Q_B = [each.curves.p_Q_B for each in candidates]
+    fair = NO_FAIR_ORACLE if halves is None else FAIR_ORACLE_IS
     mean_Q_B = np.broadcast_to(policies.mean_B, p_N_Q_B[0].shape)
     losses_R_N = resampled_losses(Counts.of(measured), [*p_N_Q_B, mean_Q_B], **how)
     return Comparison(
@@ -223,7 +227,7 @@ def compare_predictors(
         rows=tuple(rows),
         scores=tuple(scores),
         log_losses={name: estimate(loss_R) for name, loss_R in zip([*names, MEAN], losses_R_N.T, strict=True)},
-        notes=(*notes, *left_out, *named_notes(measured, costs), *NOTES, *policies.notes),
+        notes=(*notes, *left_out, *named_notes(measured, costs), *NOTES, fair, *policies.notes),
         data_hash=data_hash(measured),
         provenance=measured.provenance.to_json(),
         **how,

@@ -158,8 +158,9 @@ def _options(
 
 
 def num_traces(measured: Profile) -> tuple[int, int]:
-    """Fewest and most traces per query, under any option."""
-    return int(measured.tries_Q_B.min()), int(measured.tries_Q_B.max())
+    """Fewest and most traces per query, under any option; of votes the samples that vote."""
+    traces_Q_B = measured.tries_Q_B * measured.menu.samples_B
+    return int(traces_Q_B.min()), int(traces_Q_B.max())
 
 
 def data_hash(measured: Profile) -> str:
@@ -213,7 +214,9 @@ def named_notes(measured: Profile, costs: Sequence[Cost]) -> tuple[str, ...]:
 def _notes(
     measured: Profile, predicted: Curves, costs: Sequence[Cost], halves: tuple[Profile, Profile] | None
 ) -> tuple[str, ...]:
-    fewest, is_named = num_traces(measured)[0], measured.menu.is_named
+    fewest, is_named = int(measured.tries_Q_B.min()), measured.menu.is_named
+    tried = "vote" if (measured.menu.samples_B > 1).any() else "trace"
+    least = f"{fewest} {tried}{'' if fewest == 1 else 's'}"
     notes = [
         *(named_notes(measured, costs) or [CAPS]),
         f"Gains are measured at equal realised {'cost' if Cost.USD in costs else 'tokens'}: against the accuracy of "
@@ -222,7 +225,7 @@ def _notes(
         "A mean over levels weights each level by the range of tokens nearest to it.",
         "Intervals are pointwise and resample queries, with plans and training held fixed. With many levels, a few "
         "intervals exclude 0 by chance; the mean over all levels has its own interval.",
-        f"The oracle chooses and is evaluated on the same counts (as few as {fewest} traces per query), so its result "
+        f"The oracle chooses and is evaluated on the same counts (as few as {least} per query), so its result "
         "is too optimistic (selection bias), more so with fewer traces. The share of the gap closed is therefore too "
         "low rather than too high. greedy-oracle has the same bias.",
         NO_FAIR_ORACLE if halves is None else FAIR_ORACLE_IS,
@@ -239,5 +242,5 @@ def _notes(
     if predicted.tokens_Q_B is None and measured.is_spend_measured and Cost.SPENT not in costs:
         notes.append("The predictor has no usage curve, so there are no plans and comparisons under spent cost.")
     if fewest == 1:
-        notes.append("Some queries have one trace only: their Brier score includes the noise of that trace.")
+        notes.append(f"Some queries have one {tried} only: their Brier score includes the noise of that {tried}.")
     return tuple(notes)

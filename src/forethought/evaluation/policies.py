@@ -107,6 +107,10 @@ class Policies:
         yield self.planned(FORETHOUGHT, self.predicted, self.allocator, cost, level)
         yield self.planned(GREEDY, self.predicted, "greedy", cost, level)
         yield self.planned(GREEDY_ORACLE, self.known, "greedy", cost, level)
+        yield from self.oracles(cost, level)
+
+    def oracles(self, cost: Cost, level: float) -> Iterator[PolicyOutcome]:
+        """The oracle and, where there are halves, the fair one."""
         yield self.oracle(cost, level)
         if self.halves is not None:
             yield self.fair_oracle(*self.halves, cost, level)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..core.arguments import wholes
 from ..core.data import FloatArray, IntArray
 from ..core.menu import Menu
 from ..core.profile import RIGHT, UNTRIED, WRONG, Profile
@@ -106,10 +107,10 @@ def voted(profile: Profile, samples: Sequence[int], grader: Grader, weigh_by: st
         InvalidInputError: a profile that keeps no answers, or no log-probabilities to weigh them by.
         InvalidSettingsError: numbers of samples that no query has under some option.
     """
-    numbers = sorted(set(samples))
+    numbers = sorted(set(wholes("samples", samples)))
     most_B = profile.tries_Q_B.max(axis=0, initial=0)
     most = most_samples(profile)
-    if not numbers or numbers[0] < 1 or numbers[-1] > most:
+    if not numbers or numbers[-1] > most:
         by = f" by option {profile.menu.labels[most_B.argmin()]!r}" if most < most_B.max() else ""
         raise InvalidSettingsError(
             f"samples must be whole numbers from 1 to {most}, the most traces of a question{by}; got {list(samples)}"

@@ -22,13 +22,12 @@ import hashlib
 import hmac
 import re
 import secrets
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from ..core.files import reaching
+from ..core.files import parse_toml, reaching
 from ..core.problems import Problems
 from ..core.registry import unknown_name_message
 from .windows import ALL, WINDOWS, Quotas
@@ -116,8 +115,8 @@ class Tenants:
         with reaching(path, "read"):
             content = path.read_bytes()
         try:
-            tables = tomllib.loads(content.decode())
-        except (ValueError, RecursionError) as error:
+            tables = parse_toml(content)
+        except ValueError as error:
             problems.add("", f"is not TOML: {_without_hashes(str(error))}")
             problems.raise_any()
             raise AssertionError from None

@@ -89,7 +89,7 @@ class HistoryPredictor(EstimatorBase):
         known = sorted(set(available("predictors")) - {"history"})
         if base not in known:
             raise InvalidSettingsError(f"history option base must be one of {', '.join(known)}; got {base!r}")
-        if half_life is not None and half_life <= 0:
+        if half_life is not None and not half_life > 0:
             raise InvalidSettingsError(f"history option half_life must be above 0 updates; got {half_life}")
         if num_folds < 2:
             raise InvalidSettingsError(f"history option num_folds must be at least 2; got {num_folds}")

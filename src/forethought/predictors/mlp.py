@@ -1,11 +1,12 @@
-"""A small ensemble of one-hidden-layer networks: torch to fit, NumPy to predict."""
+"""A small ensemble of one-hidden-layer networks."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -17,16 +18,14 @@ from .parts.checks import check_features, usable
 from .parts.lexical import Lexical
 from .parts.linear import LinearMap, RidgeProblem, Standardizer, left_out_of_folds
 from .parts.making import Progress, options_signature, silent, too_small
+from .parts.network import NAMES, Adam, Weights, forward, gradients
 from .parts.shape import CurveShape
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 STEPS_PER_REPORT = 10
 RATE_FLOOR = 1e-3  # keeps the starting bias, a logit of the mean rate, finite
 WARMUP_SHARE = 0.05
+LEVEL_SPREAD = math.sqrt((256**2 - 1) / 12)  # of 256 even levels
 PENALTY_RANGE = (0.1, 4.0)  # in mean eigenvalues; beyond it a network of noise alone, or none
-NAMES = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
 READS = {HIDDEN: (HIDDEN,), TEXT: (TEXT,), f"{HIDDEN}+{TEXT}": (HIDDEN, TEXT)}
 
 
@@ -67,7 +66,7 @@ class MlpOptions:
             problems.append(f"reads must be {', '.join(READS)}; got {self.reads!r}")
         if not 0.0 <= self.dropout < 1.0:
             problems.append(f"dropout must lie in [0, 1); got {self.dropout}")
-        if self.learning_rate <= 0.0:
+        if not 0.0 < self.learning_rate < math.inf:
             problems.append(f"learning_rate must be positive; got {self.learning_rate}")
         if problems:
             raise InvalidSettingsError(f"mlp: {'; '.join(problems)}")
@@ -82,8 +81,7 @@ class MlpPredictor(EstimatorBase):
     strongest component of the curves exact leave-one-out picks. Each network minimises the binomial likelihood of the
     counts on its own share of the rows, so many steps long; what it says of the rows it left out is what the shape of
     the curves and the card's calibration are learned on. The probabilities of all are averaged. Weights are rounded to
-    float16 at fit, so that a saved ensemble says what the fitted one said. Torch's global random state and its threads
-    are left as they are.
+    float16 at fit, so that a saved ensemble says what the fitted one said.
 
     Args:
         progress: called with what is being done, steps done and steps in all.
@@ -135,7 +133,7 @@ class MlpPredictor(EstimatorBase):
         num_members = min(self.options.num_members, max(2, len(rows) // MIN_QUERIES))
         fold_Q = np.arange(len(rows)) % num_members
         held_p_Q_B = np.empty(rate_Q_B.shape, dtype=np.float32)
-        members: list[dict[str, FloatArray]] = []
+        members: list[Weights] = []
         for member in range(num_members):
             held, kept = fold_Q == member, fold_Q != member
             if not kept.any():
@@ -145,7 +143,7 @@ class MlpPredictor(EstimatorBase):
             data = (x_Q_N[kept], rate_Q_B[kept], share_Q_B[kept])
             weights = _train(*data, self.options, noise=self.noise_, seed=seed, done=done)
             members.append(weights)
-            held_p_Q_B[held] = _probabilities(weights, x_Q_N[held])
+            held_p_Q_B[held] = forward(weights, x_Q_N[held])[1]
         self._shape = CurveShape.fit(counts, held_p_Q_B)
         self._members = {
             name: np.stack([weights[name] for weights in members]).astype(
@@ -189,7 +187,7 @@ class MlpPredictor(EstimatorBase):
         for rows in chunks(len(features)):
             x_Q_N = self._vectors(features.select(np.arange(rows.start, rows.stop)))
             for m in range(num_members):
-                p_Q_B[rows] += _probabilities({name: array[m] for name, array in members.items()}, x_Q_N)
+                p_Q_B[rows] += forward({name: array[m] for name, array in members.items()}, x_Q_N)[1]
             if self._tokens_map is not None and level_Q_B is not None:
                 level_Q_B[rows] = self._tokens_map.apply(x_Q_N)
         return self._shape.accuracy(p_Q_B / num_members), self._shape.usage(level_Q_B)
@@ -257,14 +255,6 @@ class _Components:
         return cls(Standardizer(arrays["feature_centre"], arrays["feature_scale"]), arrays["feature_basis"])
 
 
-def _probabilities(weights: Mapping[str, FloatArray], x_Q_N: FloatArray) -> FloatArray:
-    """What one network says; the logistic function as a tanh, which cannot overflow."""
-    hidden_Q_H = np.maximum(x_Q_N @ weights["hidden_weights"] + weights["hidden_bias"], 0.0)
-    logit_Q_B = hidden_Q_H @ weights["output_weights"] + weights["output_bias"]
-    value_Q_B: FloatArray = 0.5 * (1.0 + np.tanh(0.5 * logit_Q_B))
-    return value_Q_B
-
-
 def _train(
     x_Q_N: FloatArray,
     rate_Q_B: FloatArray,
@@ -274,46 +264,32 @@ def _train(
     noise: float,
     seed: int,
     done: Callable[[int], None],
-) -> dict[str, FloatArray]:
+) -> Weights:
     """One network, trained for `options.steps` steps; `done` is called with their number so far."""
-    import torch
-
     random = np.random.default_rng(seed)
-    data = [torch.from_numpy(np.ascontiguousarray(array)) for array in (x_Q_N, rate_Q_B, share_Q_B)]
-    weights = {
-        name: torch.from_numpy(array.astype(np.float32)).requires_grad_()
-        for name, array in _initial_weights(rate_Q_B, share_Q_B, x_Q_N.shape[1], options, random).items()
-    }
-    # Biases are not decayed: the mean curve is no complexity.
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [weights["hidden_weights"], weights["output_weights"]], "weight_decay": options.weight_decay},
-            {"params": [weights["hidden_bias"], weights["output_bias"]], "weight_decay": 0.0},
-        ],
-        lr=options.learning_rate,
-        fused=True,
-    )
+    weights = _initial_weights(rate_Q_B, share_Q_B, x_Q_N.shape[1], options, random)
+    adam = Adam(weights, weight_decay=options.weight_decay)
     batch_size = min(options.batch_size, len(x_Q_N))
+    noisy_Q_N = np.empty((batch_size, x_Q_N.shape[1]), dtype=np.float32)
     waiting = np.empty(0, dtype=np.int64)
     for step in range(options.steps):
         if len(waiting) < batch_size:
             waiting = np.concatenate([waiting, random.permutation(len(x_Q_N))])
-        batch, waiting = torch.from_numpy(waiting[:batch_size].copy()), waiting[batch_size:]
-        keep_Q_H = (random.random((batch_size, options.hidden_width), dtype=np.float32) >= options.dropout) / (
-            1.0 - options.dropout
-        )
-        noise_Q_N = random.standard_normal((batch_size, x_Q_N.shape[1]), dtype=np.float32) * np.float32(noise)
-        for group in optimizer.param_groups:
-            group["lr"] = options.learning_rate * _rate(step, options.steps)
-        with torch.enable_grad():
-            x, rate, share = (part[batch] for part in data)
-            rows = [x + torch.from_numpy(noise_Q_N), rate, share]
-            loss = _negative_log_likelihood(weights, rows, torch.from_numpy(keep_Q_H.astype(np.float32)))
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        batch, waiting = waiting[:batch_size], waiting[batch_size:]
+        is_kept_Q_H = random.random((batch_size, options.hidden_width), dtype=np.float32) >= options.dropout
+        keep_Q_H = is_kept_Q_H * np.float32(1.0 / (1.0 - options.dropout))
+        # Even noise of 256 levels: a hidden unit sums hundreds of inputs, and drawing normal noise took half the time.
+        level_Q_N = random.integers(-128, 128, size=noisy_Q_N.shape, dtype=np.int8)
+        np.add(level_Q_N, np.float32(0.5), out=noisy_Q_N)
+        noisy_Q_N *= np.float32(noise / LEVEL_SPREAD)
+        noisy_Q_N += x_Q_N[batch]
+        hidden_Q_H, p_Q_B = forward(weights, noisy_Q_N, keep_Q_H)
+        # Of the binomial negative log likelihood of the counts, a trace and budget.
+        by_logit_Q_B = (p_Q_B - rate_Q_B[batch]) * share_Q_B[batch] / np.float32(p_Q_B.size)
+        moved = gradients(weights, noisy_Q_N, hidden_Q_H, by_logit_Q_B, keep_Q_H)
+        adam.step(moved, options.learning_rate * _rate(step, options.steps))
         done(step + 1)
-    return {name: tensor.detach().numpy().copy() for name, tensor in weights.items()}
+    return weights
 
 
 def _noise(problem: RidgeProblem, x_Q_N: FloatArray, counts: Counts) -> float:
@@ -333,24 +309,10 @@ def _rate(step: int, steps: int) -> float:
 
 def _initial_weights(
     rate_Q_B: FloatArray, share_Q_B: FloatArray, width: int, options: MlpOptions, random: np.random.Generator
-) -> dict[str, FloatArray]:
+) -> Weights:
     """He initialisation, and output weights near zero around the mean curve: an untrained network is the blind one."""
     mean_B = np.clip(np.average(rate_Q_B, axis=0, weights=share_Q_B[:, 0]), RATE_FLOOR, 1.0 - RATE_FLOOR)
     hidden = random.standard_normal((width, options.hidden_width)) * np.sqrt(2.0 / width)
     output = random.standard_normal((options.hidden_width, len(mean_B))) * 0.1 / np.sqrt(options.hidden_width)
-    return {
-        "hidden_weights": hidden,
-        "hidden_bias": np.zeros(options.hidden_width),
-        "output_weights": output,
-        "output_bias": np.log(mean_B / (1.0 - mean_B)),
-    }
-
-
-def _negative_log_likelihood(weights: Mapping[str, Tensor], data: list[Tensor], keep_Q_H: Tensor) -> Tensor:
-    """Binomial negative log likelihood of the counts, a trace and budget, up to a constant."""
-    from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
-
-    x_Q_N, rate_Q_B, share_Q_B = data
-    hidden_Q_H = (x_Q_N @ weights["hidden_weights"] + weights["hidden_bias"]).relu() * keep_Q_H
-    logit_Q_B = hidden_Q_H @ weights["output_weights"] + weights["output_bias"]
-    return cross_entropy(logit_Q_B, rate_Q_B, weight=share_Q_B)
+    arrays = (hidden, np.zeros(options.hidden_width), output, np.log(mean_B / (1.0 - mean_B)))
+    return {name: array.astype(np.float32) for name, array in zip(NAMES, arrays, strict=True)}

@@ -13,17 +13,13 @@ from ..core.protocols import EstimatorBase
 from ..core.showing import Progress, silent
 from .parts.checks import check_features, usable
 from .parts.linear import LinearMap, RidgeProblem
+from .parts.network import NAMES, Adam, Weights, forward, gradients
 from .parts.shape import CurveShape
 
 HIDDEN_WIDTH = 256
 EPOCHS = 25
 BATCH_SIZE = 32
 LEARNING_RATE = 1e-3
-MOMENTUM, SQUARES, TINY = 0.9, 0.999, 1e-8  # Adam's usual (Kingma and Ba, 2015)
-FLUSH_EVERY, FLUSH_BELOW = 100, 1e-25  # steps; what a silent unit leaves decays to numbers that processors are slow at
-NAMES = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
-
-Weights = dict[str, FloatArray]
 
 
 class PaperMlpPredictor(EstimatorBase):
@@ -69,7 +65,7 @@ class PaperMlpPredictor(EstimatorBase):
         check_features(features.hidden, width=len(self._weights["hidden_weights"]))
         p_Q_B = np.empty((len(features), len(self._weights["output_bias"])), dtype=np.float32)
         for rows in chunks(len(features)):
-            p_Q_B[rows] = _forward(self._weights, features.hidden[rows].astype(np.float32, copy=False))[1]
+            p_Q_B[rows] = forward(self._weights, features.hidden[rows].astype(np.float32, copy=False))[1]
         level_Q_B = None if self._tokens_map is None else self._tokens_map.apply(features.hidden)
         return p_Q_B, self._shape.usage(level_Q_B)
 
@@ -95,11 +91,11 @@ def _trained(
 ) -> Weights:
     """The weights after the last pass."""
     weights = _start(x_Q_D.shape[1], rate_Q_B.shape[1], random)
-    adam = _Adam(weights)
+    adam = Adam(weights)
     for epoch in range(EPOCHS):
         progress("train the network", epoch, EPOCHS)
         for rows in _batches(len(x_Q_D), random):
-            adam.step(weights, _gradients(weights, x_Q_D[rows], rate_Q_B[rows], width_B))
+            adam.step(_gradients(weights, x_Q_D[rows], rate_Q_B[rows], width_B), LEARNING_RATE)
     progress("train the network", EPOCHS, EPOCHS)
     return weights
 
@@ -123,52 +119,8 @@ def _batches(num_rows: int, random: np.random.Generator) -> Iterator[IntArray]:
         yield order_Q[start : start + BATCH_SIZE]
 
 
-def _forward(weights: Weights, x_Q_D: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The hidden layer and the probabilities; the logistic function as a tanh, which cannot overflow."""
-    hidden_Q_H = np.maximum(x_Q_D @ weights["hidden_weights"] + weights["hidden_bias"], 0.0)
-    logit_Q_B = hidden_Q_H @ weights["output_weights"] + weights["output_bias"]
-    return hidden_Q_H, np.float32(0.5) * (np.float32(1.0) + np.tanh(np.float32(0.5) * logit_Q_B))
-
-
 def _gradients(weights: Weights, x_Q_D: FloatArray, rate_Q_B: FloatArray, width_B: FloatArray) -> Weights:
     """Of the mean squared error over rows and, by their tokens, budgets."""
-    hidden_Q_H, p_Q_B = _forward(weights, x_Q_D)
-    logit_Q_B = np.float32(2.0 / p_Q_B.size) * width_B * (p_Q_B - rate_Q_B) * p_Q_B * (1 - p_Q_B)
-    inner_Q_H = (logit_Q_B @ weights["output_weights"].T) * (hidden_Q_H > 0)
-    return {
-        "hidden_weights": x_Q_D.T @ inner_Q_H,
-        "hidden_bias": inner_Q_H.sum(axis=0),
-        "output_weights": hidden_Q_H.T @ logit_Q_B,
-        "output_bias": logit_Q_B.sum(axis=0),
-    }
-
-
-class _Adam:
-    """Running means of the gradients and of their squares."""
-
-    def __init__(self, weights: Weights) -> None:
-        self._mean = {name: np.zeros_like(array) for name, array in weights.items()}
-        self._square = {name: np.zeros_like(array) for name, array in weights.items()}
-        self._num_steps = 0
-
-    def step(self, weights: Weights, gradients: Weights) -> None:
-        """Moves the weights, in place."""
-        self._num_steps += 1
-        rate = np.float32(LEARNING_RATE / (1.0 - MOMENTUM**self._num_steps))
-        root = np.float32((1.0 - SQUARES**self._num_steps) ** -0.5)
-        for name, gradient in gradients.items():
-            mean, square = self._mean[name], self._square[name]
-            mean *= np.float32(MOMENTUM)
-            mean += np.float32(1.0 - MOMENTUM) * gradient
-            square *= np.float32(SQUARES)
-            gradient *= gradient
-            square += np.float32(1.0 - SQUARES) * gradient
-            scale = np.sqrt(square)
-            scale *= root
-            scale += np.float32(TINY)
-            np.divide(mean, scale, out=scale)
-            scale *= rate
-            weights[name] -= scale
-            if self._num_steps % FLUSH_EVERY == 0:
-                mean[np.abs(mean) < FLUSH_BELOW] = 0.0
-                square[square < FLUSH_BELOW] = 0.0
+    hidden_Q_H, p_Q_B = forward(weights, x_Q_D)
+    by_logit_Q_B = np.float32(2.0 / p_Q_B.size) * width_B * (p_Q_B - rate_Q_B) * p_Q_B * (1 - p_Q_B)
+    return gradients(weights, x_Q_D, hidden_Q_H, by_logit_Q_B)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.arguments import path_of
 from ..core.codec import encode
 from ..core.data import Curves, EngineInfo, FloatArray, IntArray, Query
 from ..core.features import HIDDEN, Features, nonfinite_rows, shorten
@@ -169,13 +170,14 @@ class Predictor(Shown):
         Raises:
             ModelFileError: `folder` exists and holds something other than a predictor.
         """
+        folder = path_of(folder)
         settings, arrays = self.estimator.state()
         for part in (self.novelty, self.seen):
             arrays = {**arrays, **(part.arrays() if part is not None else {})}
         content = {"predictor": self.card.predictor, "settings": settings, "card": self.card.to_json()}
         content |= {"waves": encode(self.waves)} if self.waves else {}
-        write_folder(Path(folder), content, arrays, self.card.to_markdown())
-        return Path(folder)
+        write_folder(folder, content, arrays, self.card.to_markdown())
+        return folder
 
     @classmethod
     def load(cls, source: Path | str) -> Predictor:

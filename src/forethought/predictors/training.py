@@ -6,7 +6,6 @@ import dataclasses
 import datetime
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -115,11 +114,10 @@ def _said_unseen(usable: Profile, left: LeftOut | None) -> Curves | None:
 
 def default_predictor(profile: Profile) -> tuple[str, str]:
     """`(name, reason)` of the estimator that `train` takes for a profile when none is named."""
-    if profile.layers and profile.texts and find_spec("torch") is not None:
+    if profile.layers and profile.texts:
         return "mlp", "the profile holds hidden states and the questions' texts"
     if profile.layers:
-        missing = "torch, with which to train networks, is not installed" if profile.texts else "no texts"
-        return "ridge", f"the profile holds hidden states; {missing}"
+        return "ridge", "the profile holds hidden states; no texts"
     if profile.texts:
         return "text", "the profile holds no hidden states, but the questions' texts"
     return "mean", "the profile holds neither hidden states nor texts"

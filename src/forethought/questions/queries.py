@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..core.arguments import whole
 from ..core.codec import decode
 from ..core.data import Message, Query
 from ..core.files import replacing
@@ -48,6 +49,7 @@ def read_questions(questions: str | Path | Iterable[Question], *, limit: int | N
         InvalidInputError: with everything that is wrong, by item; no questions at all.
         UnknownNameError: neither a file nor a dataset.
     """
+    limit = None if limit is None else whole("limit", limit, least=1)
     if isinstance(questions, str) and len(questions.split()) > 1 and not _exists(Path(questions)):
         raise InvalidInputError(f"no file is called {excerpt(questions)}; to ask it as a question, put it into a list")
     if isinstance(questions, str | os.PathLike):

@@ -9,7 +9,7 @@ from typing import Any
 from ..core.data import Cost
 from ..core.terms import percent
 from ..evaluation.comparison import MEAN, Candidate, Comparison
-from ..evaluation.policies import BLIND, ORACLE, UNIFORM
+from ..evaluation.policies import BLIND, FAIR_ORACLE, ORACLE, UNIFORM
 from ..evaluation.results import COUNTED
 from .findings import best_title, comparison_decision, costs_shown
 from .pages import Page, Part, Picture, Said, Table, facts_of
@@ -92,6 +92,7 @@ def _costs(result: Comparison) -> Table:
 def _levels(result: Comparison, cost: Cost) -> Table:
     names = [each.name for each in result.candidates]
     at = {(row.policy, row.budget): row.accuracy for row in result.rows if row.cost is cost}
+    oracles = [name for name in (ORACLE, FAIR_ORACLE) if (name, result.levels[cost][0]) in at]
     rows = []
     for level in result.levels[cost]:
         baselines = [percent(at[name, level].value) for name in (UNIFORM, BLIND)]
@@ -100,7 +101,7 @@ def _levels(result: Comparison, cost: Cost) -> Table:
                 level_words(level, cost),
                 *baselines,
                 *(share_right(at[name, level]) for name in names),
-                percent(at[ORACLE, level].value),
+                *(percent(at[name, level].value) for name in oracles),
             ]
         )
-    return Table([COUNTED[cost], UNIFORM, BLIND, *map(Said, names), policy_name(ORACLE)], rows)
+    return Table([COUNTED[cost], UNIFORM, BLIND, *map(Said, names), *map(policy_name, oracles)], rows)

@@ -10,7 +10,7 @@ from typing import Any
 from ..core.data import Cost
 from ..core.terms import percent
 from ..evaluation.levels import HEADLINES, at_share
-from ..evaluation.policies import BLIND, FORETHOUGHT, POLICIES, UNIFORM
+from ..evaluation.policies import BLIND, FAIR_ORACLE, FORETHOUGHT, POLICIES, UNIFORM
 from ..evaluation.results import COUNTED, Evaluation, PolicyRow, Saving
 from .findings import (
     MOST_NAMED,
@@ -144,13 +144,14 @@ def loss_lines(result: Evaluation) -> Iterator[str]:
 
 
 def _policies_part(result: Evaluation, cost: Cost, level: float) -> Part:
-    """Four policies at one level, and what the baselines need for the same accuracy, for the terminal."""
+    """The policies at one level, and what the baselines need for the same accuracy, for the terminal."""
     rows = rows_at(result, cost, level)
     shown = _paid(result, cost)
-    table = Table(["", "right", *map(cost_name, shown), *GAINS], [_cells(rows[policy], shown) for policy in SHOWN])
+    policies = [each for each in (*SHOWN, FAIR_ORACLE) if each in rows]
+    table = Table(["", "right", *map(cost_name, shown), *GAINS], [_cells(rows[each], shown) for each in policies])
     at = [each for each in result.savings if each.cost is cost and each.budget == level]
     savings = Bullets(_saving_words(each, is_named=result.menu.is_named) for each in at)
-    blocks: list[Block] = [table, *_shares_table(result, rows, SHOWN), savings]
+    blocks: list[Block] = [table, *_shares_table(result, rows, policies), savings]
     return Part(f"{level_words(level, cost)} {COUNTED[cost]} per question", blocks, on="terminal")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ...errors import InvalidSettingsError
@@ -52,7 +53,7 @@ class LoraOptions:
             problems.append(f"dropout must lie in [0, 1); got {self.dropout}")
         if not 0.0 < self.validation_share < 1.0:
             problems.append(f"validation_share must lie in (0, 1); got {self.validation_share}")
-        if self.learning_rate <= 0.0:
+        if not 0.0 < self.learning_rate < math.inf:
             problems.append(f"learning_rate must be positive; got {self.learning_rate}")
         if problems:
             raise InvalidSettingsError(f"lora: {'; '.join(problems)}")

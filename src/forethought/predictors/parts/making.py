@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +39,8 @@ def make_estimator(
     check_options("predictors", name, options or {}, reserved=("progress",))
     given = {"seed": seed, "progress": progress, "checkpoint": checkpoint}
     settings = {key: value for key, value in given.items() if key in kind.takes} | dict(options or {})
+    if isinstance(chosen := settings.get("seed"), int) and chosen < 0:
+        raise InvalidSettingsError(f"the seed of predictor {name!r} must be 0 or more, not {chosen}")
     try:
         made = kind(**settings)
     except TypeError as error:  # a text where a number is wanted
@@ -56,10 +59,10 @@ def options_signature(options: type, **more: Any) -> inspect.Signature:
 
 
 def too_small(options: object, least: Mapping[str, float]) -> list[str]:
-    """A complaint for each of the options that is below its least; None is not."""
+    """A complaint for each of the options that is below its least, or no number to count with; None is neither."""
     found = {name: getattr(options, name) for name in least}
     return [
         f"{name} must be at least {least[name]:g}; got {value}"
         for name, value in found.items()
-        if value is not None and value < least[name]
+        if value is not None and not least[name] <= value < math.inf
     ]

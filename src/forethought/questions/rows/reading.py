@@ -71,7 +71,9 @@ def _no_such_file(name: str, path: Path) -> InvalidInputError:
         return InvalidInputError(f"{name}: no such file; there is no folder {str(path.parent)!r}")
     if path.is_symlink():
         return InvalidInputError(f"{name}: is a link to {str(path.readlink())!r}, which cannot be reached")
-    close = get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+    endings = {*FORMATS, path.suffix.lower()} - {""}
+    files = [entry.name for entry in path.parent.iterdir() if entry.suffix.lower() in endings and entry.is_file()]
+    close = get_close_matches(path.name, files, n=1)
     suggestion = f" Did you mean {str(path.with_name(close[0]))!r}?" if close else ""
     return InvalidInputError(f"{name}: no such file.{suggestion}")
 

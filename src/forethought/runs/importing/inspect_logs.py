@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile, is_zipfile
 
 from ...core.import_settings import ImportSettings
 from ...core.problems import excerpt
@@ -12,6 +13,7 @@ from ...errors import InvalidInputError, MissingExtraError
 from .log import Log, choose_score, level_of, scalars
 
 UNREAD = {"messages", "events", "store", "output", "timelines", "events_data"}  # of a sample, the large parts
+LEAST_BOUND, MOST_TIMES = 1 << 30, 200  # unpacked bytes of an archive: so many, or so many times its size
 
 
 def read(path: Path, settings: ImportSettings) -> Log:
@@ -24,9 +26,14 @@ def read(path: Path, settings: ImportSettings) -> Log:
             "Install it with: pip install 'forethought[inspect]'"
         ) from error
     try:
+        _refuse_bomb(path)
         log = read_eval_log(str(path), resolve_attachments=True, exclude_fields=UNREAD)
+    except InvalidInputError:
+        raise
     except Exception as error:  # its reader raises whatever its parts raise
-        raise InvalidInputError(f"{path}: inspect_ai cannot read it: {excerpt(str(error), 200)}") from error
+        raise InvalidInputError(
+            f"{path}: inspect_ai cannot read it: {excerpt(str(error) or type(error).__name__, 200)}"
+        ) from error
     samples = log.samples or []
     if not samples:
         raise InvalidInputError(f"{path}: holds no samples (Inspect's --no-log-samples?); it ended as {log.status!r}")
@@ -59,6 +66,16 @@ def read(path: Path, settings: ImportSettings) -> Log:
     if log.status != "success":
         notes.append(f"{path.name}: the run ended as {log.status!r}; its samples are imported.")
     return Log("Inspect", "sample", rows, config, log.eval.model, tuple(notes))
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Raises InvalidInputError on an archive whose files are far larger than any log packs to its size."""
+    if not is_zipfile(path):
+        return
+    with ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > max(LEAST_BOUND, MOST_TIMES * path.stat().st_size):
+        raise InvalidInputError(f"{path}: unpacks to {size:,} bytes, which no log of its size does; it was not read")
 
 
 def _scores(sample: Any) -> Iterator[tuple[str, Any, str | None]]:

@@ -28,11 +28,11 @@ def read(path: Path, settings: ImportSettings) -> Log:
     """One sample file; raises InvalidInputError on what is none, or is not of generated text."""
     found = _lines(path)
     summary, task = _summary(path)
-    run = summary.get("config") or {}
-    task_config = (summary.get("configs") or {}).get(task) or {}
+    run, task_config = _object(summary.get("config")), _object(_object(summary.get("configs")).get(task))
     own = {**scalars(task_config.get("generation_kwargs") or {}), **scalars(_pairs(run.get("gen_kwargs")))}
     model_args = scalars(_pairs(run.get("model_args")))
-    model = model_args.get("model") or model_args.get("pretrained") or summary.get("model_name")
+    models = (model_args.get("model"), model_args.get("pretrained"), summary.get("model_name"))
+    model = next((name for name in models if name and isinstance(name, str)), None)
     level = level_of(own) or level_of(model_args) or model or path.stem
     names = list(dict.fromkeys(name for _, line in found for name in _metrics(line)))
     score = choose_score(str(path), names, settings.score, USUAL)
@@ -91,6 +91,9 @@ def _lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
             if not isinstance(line, dict) or not {"doc_id", "doc", "resps", "filtered_resps"} <= set(line):
                 problems.add(f"line {number}", "is no sample of lm-eval: it lacks 'doc_id', 'doc' or 'resps'")
                 continue
+            if not all(isinstance(line[name], list) for name in ("resps", "filtered_resps")):
+                problems.add(f"line {number}", "is no sample of lm-eval: its 'resps' or 'filtered_resps' is no list")
+                continue
             found.append((number, line))
     problems.raise_any()
     return found
@@ -104,12 +107,20 @@ def _summary(path: Path) -> tuple[Mapping[str, Any], str]:
     if not beside.is_file():
         return {}, named["task"]
     try:
-        summary = parse_json(beside.read_text(encoding="utf-8"))
+        summary = parse_json(beside.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"{beside}: cannot be read: {error}") from error
     if not isinstance(summary, dict):
         raise InvalidInputError(f"{beside}: is no results file of lm-eval")
     return summary, named["task"]
+
+
+def _object(found: Any) -> dict[str, Any]:
+    return found if isinstance(found, dict) else {}
+
+
+def _items(found: Any) -> list[Any]:
+    return found if isinstance(found, list) else []
 
 
 def _pairs(found: Any) -> dict[str, Any]:
@@ -124,7 +135,7 @@ def _metrics(line: Mapping[str, Any]) -> list[str]:
     """The names of the metrics: as the line lists them, else what is none of its usual keys."""
     listed = line.get("metrics")
     names = listed if isinstance(listed, list) else [name for name in line if name not in KNOWN]
-    return [name for name in names if isinstance(line.get(name), int | float)]
+    return [name for name in names if isinstance(name, str) and isinstance(line.get(name), int | float)]
 
 
 def _responses(line: Mapping[str, Any], place: str) -> list[str]:
@@ -139,13 +150,14 @@ def _responses(line: Mapping[str, Any], place: str) -> list[str]:
 
 def _takes_first(task_config: Mapping[str, Any]) -> bool:
     """Whether of several responses the first alone was judged, and not a vote among all."""
-    steps = [step.get("function") for each in task_config.get("filter_list") or [] for step in each.get("filter") or []]
+    filters = [_object(each).get("filter") for each in _items(task_config.get("filter_list"))]
+    steps = [_object(step).get("function") for each in filters for step in _items(each)]
     return "take_first" in steps and "majority_vote" not in steps
 
 
 def _question(line: Mapping[str, Any]) -> str | None:
     """The text of the question, else of the prompt."""
-    doc = line["doc"] if isinstance(line["doc"], dict) else {}
+    doc = _object(line["doc"])
     for name in ("question", "problem", "query", "prompt"):
         if isinstance(doc.get(name), str):
             return str(doc[name])

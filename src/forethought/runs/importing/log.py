@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ...core.data import Sampling
+from ...core.flags import sampling_problems
 from ...errors import InvalidInputError
 
 LEVELS = ("reasoning_effort", "effort", "reasoning_tokens", "thinking_token_budget", "thinking_budget", "budget_tokens")
@@ -34,10 +36,12 @@ class Log:
 
     @property
     def sampling(self) -> Sampling | None:
-        """Temperature and nucleus, where the run set both."""
+        """Temperature and nucleus, where the run set both, to what they can be."""
         values = [self.config.get(name) for name in ("temperature", "top_p")]
-        known = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-        return Sampling(temperature=known[0], top_p=known[1]) if len(known) == 2 else None
+        known = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+        if len(known) < 2 or any(sampling_problems(*known)):
+            return None
+        return Sampling(temperature=float(known[0]), top_p=float(known[1]))
 
 
 def level_of(config: Mapping[str, Any]) -> str | None:
@@ -50,10 +54,11 @@ def level_of(config: Mapping[str, Any]) -> str | None:
 
 
 def scalars(found: Any, start: str = "") -> dict[str, Any]:
-    """The texts, numbers and truths in nested objects, by the path of their keys."""
+    """The texts, finite numbers and truths in nested objects, by the path of their keys."""
     if isinstance(found, dict):
         return {path: value for key in found for path, value in scalars(found[key], f"{start}.{key}").items()}
-    return {start.lstrip("."): found} if isinstance(found, str | int | float) and start else {}
+    is_one = isinstance(found, str | int) or (isinstance(found, float) and math.isfinite(found))
+    return {start.lstrip("."): found} if is_one and start else {}
 
 
 def choose_score(file: str, names: Sequence[str], asked: str, usual: Sequence[str] = ()) -> str:

@@ -103,7 +103,7 @@ def _open(file: str, settings: ImportSettings) -> Log | None:
         return inspect_logs.read(path, settings)
     if suffix not in (".json", ".jsonl"):
         return None
-    with path.open(encoding="utf-8", errors="replace") as opened:
+    with path.open(encoding="utf-8-sig", errors="replace") as opened:
         head = opened.read(HEAD)
     if suffix == ".json" and INSPECT_JSON.match(head):
         return inspect_logs.read(path, settings)
@@ -119,7 +119,7 @@ def _open(file: str, settings: ImportSettings) -> Log | None:
 def _is_lm_eval(path: Path, head: str) -> bool:
     if '"filtered_resps"' not in head and len(head) < HEAD:
         return False
-    with path.open(encoding="utf-8", errors="replace") as opened:
+    with path.open(encoding="utf-8-sig", errors="replace") as opened:
         line = opened.readline(1 << 24)
     try:
         first = json.loads(line)
