@@ -269,12 +269,6 @@ def _flags(settings: DoctorSettings, engine: OpenAIEngine, best: _Kept) -> str:
         for name, value in settings.options.items()
         if f"{name}=" not in best.flags
     ]
-    parts = (
-        "--engine openai",
-        f"--base-url {shlex.quote(str(engine.address))}",
-        served,
-        f"--enforce {best.enforce}",
-        *given,
-        best.flags,
-    )
+    address = f"--base-url {shlex.quote(str(engine.address))}"
+    parts = ("--engine openai", address, served, f"--enforce {best.enforce}", *given, best.flags)
     return " ".join(part for part in parts if part)
