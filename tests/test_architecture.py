@@ -72,7 +72,7 @@ HEAVY = {
     "fastapi": {"gateway/hosts/litellm.py"},
     "httptools": {
         "commands/serve.py",
-        "gateway/hosts/upstream/client.py",
+        "gateway/hosts/upstream/connection.py",
         "gateway/scripted/load.py",
         "gateway/scripted/server.py",
     },

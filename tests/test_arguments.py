@@ -96,7 +96,12 @@ REFUSED: dict[Callable[..., Any], list[dict[str, Any]]] = {
         *({"out": value} for value in (3, b"x")),
         {"num_traces": 1.5},
     ],
-    opened: [*({name: "x"} for name in ("temperature", "context_tokens")), {"template": 3}, {"top_p": 5}],
+    opened: [
+        *({name: "x"} for name in ("temperature", "context_tokens")),
+        {"template": 3},
+        {"top_p": 5},
+        {"top_p": "x"},
+    ],
     read: [*({"limit": value} for value in (0, -1, "x", 1.5))],
 }
 CASES = [(call, given) for call, cases in REFUSED.items() for given in cases]

@@ -427,8 +427,11 @@ def test_usage_errors_exit_2(call: Call, args: list[str], words: str) -> None:
 
 @pytest.mark.parametrize(
     "table",
-    ["[profil]\ntraces = 2", "[profile]\ntrace = 2", "not toml", "[profile]\nquestions", f"deep = {'[' * 5000}"],
-    ids=["table", "key", "text", "value", "deep"],
+    [
+        *("[profil]\ntraces = 2", "[profile]\ntrace = 2", "not toml", "[profile]\nquestions", f"deep = {'[' * 5000}"),
+        *("[profile]\ntraces = true", "profile = 3"),
+    ],
+    ids=["table", "key", "text", "value", "deep", "truth", "no table"],
 )
 def test_bad_config_file(call: Call, tmp_path: Path, table: str) -> None:
     config = tmp_path / "c.toml"
@@ -436,6 +439,7 @@ def test_bad_config_file(call: Call, tmp_path: Path, table: str) -> None:
     said = call("--config", config, "ls")
     assert said.code == 1
     assert "c.toml" in said.err
+    assert "did you mean 'profile'" not in said.err or "[profil]" in said.err
 
 
 MISMATCHES = {

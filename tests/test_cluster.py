@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -464,6 +465,39 @@ def test_a_stream_whose_answers_nobody_takes_holds_no_other_up(on_workers: Open)
     assert sorted(outer) == sorted(f"q{row}" for row in range(20))
     assert sorted(inner) == sorted([f"q{row}" for row in range(5)] * 2)
     assert len(host.workers) == 2, "none was dropped"
+
+
+def test_requests_are_read_no_further_than_their_answers_are_taken(on_workers: Open) -> None:
+    engine, _ = on_workers(2)
+    num_read = 0
+
+    def endless() -> Iterator[Request]:
+        nonlocal num_read
+        for request in itertools.cycle(asked(100)):
+            num_read += 1
+            yield request
+
+    async def settled() -> int:
+        """How many are read when no more are for a while."""
+        before = -1
+        while before != num_read < 20_000:
+            before = num_read
+            await asyncio.sleep(0.5)
+        return num_read
+
+    async def taken() -> None:
+        stream = engine.generate(endless())
+        await anext(stream)
+        first = await settled()
+        assert first < 20_000
+        inner = [each.query_id async for each in engine.generate(asked(5))]  # its turn comes meanwhile
+        assert len(inner) == 5
+        for _ in range(2 * first):  # and then it goes on
+            await anext(stream)
+        assert num_read > 2 * first
+        await stream.aclose()
+
+    asyncio.run(asyncio.wait_for(taken(), 60.0))
 
 
 @pytest.mark.slow

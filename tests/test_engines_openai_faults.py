@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import pickle
+import socket
+import subprocess
+import sys
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -20,6 +26,7 @@ from forethought.commands import _exit_code
 from forethought.core.data import Query, Request, Sampling
 from forethought.engines.server.engine import OpenAIEngine
 from forethought.errors import EngineError, InvalidSettingsError
+from forethought.runs.store import RunDirectory
 from forethought.servers.address import Address, Key
 from forethought.servers.client import Client
 from forethought.servers.retrying import Backoff, RequestError
@@ -146,6 +153,103 @@ def test_a_run_over_a_faulty_server_is_finished_by_trying_again(tmp_path, monkey
     for file in tmp_path.rglob("*"):
         assert not file.is_file() or SECRET.encode() not in file.read_bytes()
     assert SECRET not in written.err + caplog.text
+
+
+SERVER = """
+import asyncio, sys
+sys.path.insert(0, sys.argv[1])
+from loopback import listen
+from toy_server import ToyServer
+
+def handle(asked):
+    reply = ToyServer()(asked)
+    if asked.path.endswith("completions"):
+        reply.delay = 0.05
+        with open(sys.argv[3], "a") as log:
+            print("answer" if asked.json.get("stop") == ["}"] else "thought", file=log, flush=True)
+    return reply
+
+async def main():
+    await (await listen(handle, int(sys.argv[2]))).serve_forever()
+
+asyncio.run(main())
+"""
+
+
+class Killed:
+    """A toy server in a process of its own, which is killed once it has begun on so many thoughts."""
+
+    def __init__(self, folder: Path, number: int, port: int, thoughts: int | None) -> None:
+        self.log = folder / f"asked-{number}"
+        self.log.touch()
+        command = [sys.executable, "-c", SERVER, str(Path(__file__).parent), str(port), str(self.log)]
+        self._process = subprocess.Popen(command)
+        self._thoughts = thoughts
+        self._killing = threading.Thread(target=self._kill)
+        self._is_over = threading.Event()
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.05)
+        self._killing.start()
+
+    @property
+    def num_thoughts(self) -> int:
+        return self.log.read_text().count("thought")
+
+    def _kill(self) -> None:
+        while not self._is_over.wait(0.01):
+            if self._thoughts is not None and self.num_thoughts >= self._thoughts:
+                break
+        self._process.kill()
+        self._process.wait()
+
+    def dead(self) -> None:
+        """Returns once it has been killed."""
+        self._killing.join()
+
+    def end(self) -> None:
+        self._is_over.set()
+        self.dead()
+
+
+@pytest.mark.parametrize("is_back_soon", [True, False])
+def test_a_server_that_is_killed_costs_no_finished_answer(tmp_path, monkeypatch, capfd, is_back_soon):
+    """kill -9 half-way. Who waits for it loses nothing; who does not is told so in one sentence, and goes on later."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("forethought.servers.client.AWAY_SECONDS", 60.0 if is_back_soon else 0.2)
+    rows = [{"id": f"q{n}", "question": f"{n}+{n}?", "answer": "1"} for n in range(30)]
+    Path("q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    template = {"name": "t", "reasoning_end": "##", "answer_suffix": "##{", "answer_stop": "}"}
+    Path("template.json").write_text(json.dumps(template))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    arguments = ["profile", "toy", "q.jsonl", "--window", "16", "--max-tokens", "16", "--traces", "1", "--quiet"]
+    arguments += ["--template", "template.json", "--enforce", "two-call", "--concurrency", "4", "--out", "run"]
+    arguments += ["--base-url", f"http://127.0.0.1:{port}", "--engine-option", "backoff_seconds=0.05"]
+    first = Killed(tmp_path, 1, port, 15)
+    if is_back_soon:
+        again = []
+        coming = threading.Thread(target=lambda: (first.dead(), again.append(Killed(tmp_path, 2, port, None))))
+        coming.start()
+        assert _exit_code(arguments) == 0
+        coming.join()
+        second = again[0]
+        assert second.num_thoughts <= 30 - 15 + 4  # those that were under way are asked for again
+    else:
+        assert _exit_code(arguments) == 1
+        said = capfd.readouterr().err.splitlines()[-1]
+        assert said.startswith(f"error: the server at http://127.0.0.1:{port}/v1 is away: ")
+        assert said.endswith("start it again, and the same command goes on from what is saved")
+        finished = Path("run/records.jsonl").read_text().splitlines()
+        second = Killed(tmp_path, 2, port, None)
+        assert _exit_code(arguments) == 0
+        assert Path("run/records.jsonl").read_text().splitlines()[: len(finished)] == finished
+        assert second.num_thoughts == 30 - len(finished)
+    second.end()
+    records = RunDirectory(Path("run")).records()
+    assert sorted(record.query_id for record in records) == sorted(row["id"] for row in rows)
+    assert not [record for record in records if record.is_failed]
 
 
 def test_a_server_that_stumbles_while_it_is_asked_what_it_is_is_known_all_the_same():

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 
 from engine_contract import run
+from forethought.commands import _exit_code
 from forethought.core.data import Generation, Query, Request
 from forethought.core.prompts import load_template
 from forethought.core.records import Record
@@ -131,6 +132,39 @@ def test_one_odd_answer_is_one_request_and_never_the_end_of_a_batch(reply):
     json.dumps(Record.of(odd).to_json(), ensure_ascii=False, allow_nan=False).encode()  # it can be kept
     for number in (odd.reasoning_tokens, odd.answer_tokens, engine.counters.trace_tokens):
         assert number is None or 0 <= number < 1000
+
+
+class Stream(Reply):
+    """A stream of raw bytes."""
+
+    def encoded(self) -> bytes:
+        return b"HTTP/1.1 200 .\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n" + self.body
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["lf", "crlf", "cr"])
+def test_a_stream_may_have_any_form_that_the_standard_allows(end):
+    events = [
+        {"id": "x", "choices": [{"index": 0, "delta": {"reasoning_content": "2+3 is 5"}}]},
+        {"id": "x", "choices": [{"index": 0, "delta": {"content": "\\boxed{5}"}, "finish_reason": "stop"}]},
+        {"choices": [], "usage": GOOD["usage"]},
+    ]
+    lines = [
+        [": a comment", "id: 7", *(f"data:{line}" for line in json.dumps(e, indent=1).split("\n"))] for e in events
+    ]
+    content = ("\ufeff" + "".join(line + end for event in lines for line in [*event, ""])).encode()
+    _, (done,) = ask(Stream(content, cut=10**6), server="tensorrt-llm", enforce="native")
+    assert (done.error, done.answer, done.reasoning_tokens) == (None, "5", 6)
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
+def test_what_is_no_utf8_in_a_text_is_replaced_and_not_asked_for_again(is_stream):
+    content = json.dumps(GOOD).encode()
+    if is_stream:
+        delta = {"index": 0, "delta": GOOD["choices"][0]["message"], "finish_reason": "stop"}
+        content = b"data: %b\n\n" % json.dumps({"choices": [delta], "usage": GOOD["usage"]}).encode()
+    content = content.replace(b"so ", b"so \xe6\x97 \xff ")
+    engine, (done,) = ask(Reply(content), max_attempts=4)
+    assert (done.error, done.answer, engine.counters.retries) == (None, "5", {})
 
 
 def test_what_nobody_thought_of_is_one_failed_request_and_is_told_once(monkeypatch, caplog):
@@ -262,6 +296,32 @@ def test_the_key_is_hidden_after_decoding(echo, place, caplog, capfd):
     everything = f"{done}{json.dumps(Record.of(done).to_json())}{caplog.text}{written.out}{written.err}"
     assert not traces_of_the_key(everything)
     assert "[api key]" in everything
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://user:geheim@a.example:1/v1?key=geheim#geheim", "https://a.example:1/v1"),
+        ("redis://user:gehe@im@a.example:1/0", "redis://a.example:1/0"),
+        ("redis://a.example/0?password=gehe@im", "redis://…"),
+        ("http://user:gehe?im@a.example/", "http://…"),
+        ("unix://:geheim@/a/b?db=1", "unix:///a/b"),
+        ("//user:geheim@a.example/login?token=geheim", "//a.example/login"),
+        ("/login?token=geheim", "/login"),
+        ("http://127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1"),
+    ],
+)
+def test_no_secret_of_a_url_is_shown(url, shown, capsys, caplog):
+    _, (done,) = ask(Reply(b"", status=307, headers={"Location": url}))
+    assert f"redirects to {shown}, which" in done.error
+    if "://" in url:
+        _, (done,) = ask(Reply({"error": {"message": f"see {url} for more"}}, status=400))
+        assert f"see {shown} for more" in done.error
+        if "geheim" in url:
+            assert _exit_code(["run", "m", "--budget", "64", "q.jsonl", url]) == 2
+            assert _exit_code(["doctor", "--base-url", url]) == 1
+    written = capsys.readouterr()
+    assert "geheim" not in written.out + written.err + caplog.text
 
 
 def test_a_key_that_comes_in_pieces_is_hidden():

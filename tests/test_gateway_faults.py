@@ -257,13 +257,19 @@ async def test_what_some_servers_read_otherwise_is_refused_under_a_quota(predict
             assert (await client.ask("/v1/chat/completions", marked))[0] == 200
 
 
-@pytest.mark.parametrize("fields", [{"Model": "dear"}, {"preset": "dear"}, {"lora_path": "dear"}, {"MODELS": ["dear"]}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"Model": "dear"}, {"preset": "dear"}, {"lora_path": "dear"}, {"MODELS": ["dear"]}),
+        *({"input_file_id": "file-1"}, {"requests": [{"params": {"model": "dear"}}]}),
+    ],
+)
 async def test_no_other_field_names_another_model(predictor, tmp_path, fields):
     text = '[tenants.one]\nkey_sha256 = "KEY"\nmodels = ["scripted"]\n'
     async with ScriptedServer() as server, served(server.url, predictor, **quotas(tmp_path, text)) as found:
         async with Client(found.url, KEY) as client:
             before = server.num_requests
-            for path in ("/v1/chat/completions", "/v1/embeddings"):
+            for path in ("/v1/chat/completions", "/v1/embeddings", "/v1/batches"):
                 assert (await client.ask(path, chat(question(1), **fields)))[0] in (400, 403)
             assert server.num_requests == before
 
@@ -341,7 +347,8 @@ async def test_a_page_of_another_site_asks_nothing_where_no_key_is_asked_for(pre
                     if not answered[has_key]:
                         assert (reply.status, (await reply.json())["error"]["code"]) == (403, "cross_site"), name
             assert server.num_requests - before == 2 * answered[has_key], name
-            assert (await client.ask("/v1/models", headers=headers))[0] == 200
+            is_read = answered[True] or not has_key  # with the operator's key a page could read all that lies there
+            assert (await client.ask("/v1/models", headers=headers))[0] == (200 if is_read else 403), name
 
 
 async def test_tenants_change_nothing_that_is_everybodys(predictor, tmp_path):
@@ -390,6 +397,15 @@ async def test_two_calls_make_no_answer_of_what_is_none(predictor, stream, conte
             else:
                 assert status == 502
                 assert b"no chat completion" in body
+
+
+async def test_two_calls_read_events_of_several_lines(predictor):
+    event = json.dumps({"choices": [{"index": 0, "delta": {"content": "17 times"}}], "usage": USAGE}, indent=1)
+    content = f"\ufeff: hello\r\ndata: {event}\r\n\r\n".replace("\n ", "\ndata:  ").replace("\n}", "\ndata: }").encode()
+    async with answering(content, "text/event-stream") as (url, _):
+        async with served(url, predictor, server="llama.cpp", enforce="two-call") as found, Client(found.url) as client:
+            status, _, body = await client.ask("/v1/chat/completions", chat(question(1), stream=True))
+            assert (status, body.count(b"17 times")) == (200, 2)
 
 
 async def test_two_calls_make_no_answer_of_a_stream_that_ends_with_an_error(predictor):
@@ -591,8 +607,8 @@ async def dropping(*, goes_away: bool) -> AsyncIterator[tuple[str, list[bytes]]]
         server.close()
 
 
-async def test_a_request_that_makes_the_server_fall_is_sent_twice_at_most(predictor):
-    """Every kept connection was tried, one after the other."""
+async def test_a_request_that_makes_the_server_fall_is_not_sent_again(predictor):
+    """Every kept connection was tried, one after the other; what was generated before the fall would be paid again."""
     async with (
         dropping(goes_away=False) as (url, bodies),
         served(url, predictor, server="vllm") as found,
@@ -600,7 +616,7 @@ async def test_a_request_that_makes_the_server_fall_is_sent_twice_at_most(predic
     ):
         await asyncio.gather(*(client.chat(question(1)) for _ in range(8)))
         assert (await client.chat("poison"))[0] == 502
-    assert sum(b"poison" in body for body in bodies) == 2
+    assert sum(b"poison" in body for body in bodies) == 1
 
 
 async def test_a_request_that_was_lost_with_the_server_is_not_settled_to_nothing(predictor, tmp_path):

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forethought.gateway.counting import MOST_KEPT, MOST_LINE, MOST_TAIL, Tally
+from forethought.gateway.reply import Reply
 from forethought.gateway.used import CLIENT_LEFT, DONE, REFUSED_UPSTREAM
 from forethought.servers.tokens import Shown, least_tokens
 
@@ -37,20 +38,45 @@ def fed(content: bytes, cuts: list[int], **how: Any) -> tuple[bytes, Tally]:
     return onward + tally.rest(), tally
 
 
-@given(cuts=st.lists(st.integers(0, 10_000), max_size=12), end=st.sampled_from(["\n\n", "\r\n\r\n"]))
-def test_any_cut_gives_the_same_bytes_and_the_same_numbers(cuts, end):
-    content = stream(*CHAT, LAST, "[DONE]", end=end)
-    onward, tally = fed(content, cuts)
-    assert onward == content
+LINE_ENDS = st.sampled_from(["\n", "\r\n", "\r"])
+
+
+def written(*events: Any, end: str, begin: str, before: str, indent: int | None) -> bytes:
+    """A stream as the standard allows it (WHATWG HTML, "server-sent events")."""
+    found = begin
+    for event in events:
+        text = event if isinstance(event, str) else json.dumps(event, indent=indent, ensure_ascii=False)
+        lines = [*before.splitlines(), *(f"data: {line}" for line in text.split("\n")), ""]
+        found += "".join(line + end for line in lines)
+    return found.encode()
+
+
+@given(
+    cuts=st.lists(st.integers(0, 10_000), max_size=12),
+    end=LINE_ENDS,
+    begin=st.sampled_from(["", "\ufeff"]),
+    before=st.sampled_from(["", ": a comment", "event: chunk\nid: 7\nretry: 10", "data"]),
+    indent=st.sampled_from([None, 1]),
+    drops=st.booleans(),
+)
+def test_any_cut_of_any_form_gives_the_same_bytes_and_the_same_numbers(cuts, end, begin, before, indent, drops):
+    events = (*CHAT, piece(content=" naïve 日本 😀"), LAST, "[DONE]")
+    how = {"end": end, "begin": begin, "before": before, "indent": indent}
+    onward, tally = fed(written(*events, **how), cuts, drops_usage=drops)
+    assert onward == written(*(event for event in events if event is not LAST or not drops), **how)
     used = tally.used(200, DONE)
     assert (used.prompt_tokens, used.reasoning_tokens, used.output_tokens) == (9, 3, 5)
 
 
-@given(cuts=st.lists(st.integers(0, 10_000), max_size=12), end=st.sampled_from(["\n\n", "\r\n\r\n"]))
-def test_the_usage_alone_is_taken_out_wherever_it_is_cut(cuts, end):
-    onward, tally = fed(stream(*CHAT, LAST, "[DONE]", end=end), cuts, drops_usage=True)
-    assert onward == stream(*CHAT, "[DONE]", end=end)
-    assert tally.used(200, DONE).output_tokens == 5
+def test_what_the_standard_drops_is_counted_where_servers_send_it():
+    for content in (
+        stream(*CHAT, LAST, end="\n"),  # no empty lines
+        stream(*CHAT, LAST).rstrip(b"\n"),  # no end
+        stream("no JSON", *CHAT, LAST, end="\n"),
+        stream(piece(content="42 word")).replace(b"word", b"w\xff\xfed") + stream(LAST),
+    ):
+        _, tally = fed(content, [7, 100])
+        assert tally.used(200, DONE).output_tokens == 5
 
 
 @given(content=st.binary(max_size=300), cuts=st.lists(st.integers(0, 400), max_size=6), drops=st.booleans())
@@ -114,6 +140,18 @@ def test_whole_replies_are_counted(found):
     tally.rest()
     used = tally.used(200, DONE)
     assert (used.prompt_tokens, used.output_tokens) == (9, 5)
+
+
+@pytest.mark.parametrize("encoding", [b"identity", b"Identity", b""])
+async def test_a_reply_that_is_not_packed_is_counted_whatever_that_is_called(encoding):
+    async def send(message: Any) -> None:
+        pass
+
+    reply = Reply(send, {})
+    headers = [(b"content-type", b"application/json"), (b"content-encoding", encoding)]
+    await reply.send({"type": "http.response.start", "status": 200, "headers": headers})
+    await reply.send({"type": "http.response.body", "body": json.dumps(WHOLE["a chat"]).encode()})
+    assert reply.used(DONE).output_tokens == USAGE["completion_tokens"]
 
 
 def test_without_a_word_on_usage_only_a_least_number_is_known():

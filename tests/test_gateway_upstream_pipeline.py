@@ -268,7 +268,11 @@ async def test_under_a_quota_nothing_is_generated_by_a_way_that_is_not_counted(p
             assert server.num_requests == num_sent
             encoded = await client.ask("/v1/chat%2Fcompletions", chat(question(1)))
             assert "x-forethought-budget" in encoded[1]
-            assert (await client.ask("/v1/embeddings", {"input": "x"}))[0] != 403
+            num_sent = server.num_requests
+            for path in ("/v1/embeddings", "/v1/messages/count_tokens", "/v1/responses/input_tokens"):
+                assert (await client.ask(path, {"input": "x"}))[0] == 404  # the server's own
+            assert server.num_requests == num_sent + 3
+            assert (await client.ask("/v1/messages/count_tokens", {"input": "x"}, key="ft-nobody"))[0] == 401
 
 
 async def test_levels_go_out_in_the_fields_of_each_route(levels):

@@ -241,7 +241,7 @@ def test_a_replayed_profile_measures_what_was_recorded(call: Call, trained: str)
 
 RECORDINGS = {
     "nothing named": ([], ["--engine-option run=RUN"]),
-    "no run": (["--engine-option", "run=nothing"], ["nothing is not a run directory"]),
+    "no run": (["--engine-option", "run=nothing"], ["nothing does not exist"]),
     "another model": (["--engine-option", "run={run}"], ["the model is 'fake', not 'other'"]),
     "another template": (["--engine-option", "run={run}", "--template", "boxed"], ["--template worked-5"]),
     "another temperature": (["--engine-option", "run={run}", "--temperature", "1"], ["temperature 0.6, top-p 1"]),

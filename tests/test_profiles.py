@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -244,6 +245,26 @@ def test_a_damaged_parquet_file_is_shown_and_listed_with_the_reason(measured: Pr
     whole, cut = list_results(str(tmp_path))
     assert whole["run"] == str(tmp_path / "whole.parquet")
     assert "is not a readable Parquet file" in cut["error"]
+
+
+def test_show_says_what_a_folder_is_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"gone does not exist\. `forethought ls`"):
+        show(str(tmp_path / "gone"))
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "evaluation.json").write_text("{}")
+    with pytest.raises(RunError, match=r"holds a report, not a run: read .*evaluation\.json"):
+        show(str(tmp_path / "report"))
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / "journal.json").write_text("{}")
+    with pytest.raises(RunError, match="is not the header of a journal"):
+        show(str(tmp_path / "journal"))
+
+
+def test_a_run_without_its_questions_says_so(run: RunDirectory, tmp_path: Path) -> None:
+    shutil.copytree(run.path, tmp_path / "copy")
+    (tmp_path / "copy" / "queries.jsonl").unlink()
+    with pytest.raises(RunError, match=r"queries\.jsonl does not exist: copy the whole run again$"):
+        open_profile(str(tmp_path / "copy"))
 
 
 def test_a_strangers_parquet_file_is_refused(tmp_path: Path) -> None:

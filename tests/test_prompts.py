@@ -73,6 +73,8 @@ def test_unknown_templates_are_named() -> None:
         load_template("worked5")
     with pytest.raises(UnknownNameError, match=r"none\.json"):
         load_template("none.json")
+    with pytest.raises(UnknownNameError, match=r"'chat' is the model's own, .*; give one of boxed, think"):
+        load_template("chat")
 
 
 def test_the_template_in_the_docs_is_one() -> None:

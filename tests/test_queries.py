@@ -496,6 +496,20 @@ def test_only_what_could_be_read_is_suggested(tmp_path, monkeypatch):
             load_queries(source)
 
 
+@pytest.mark.parametrize(
+    "begin", [b"BZh9", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"PK\x03\x04"], ids=["bzip2", "xz", "zstd", "zip"]
+)
+def test_what_is_packed_in_another_way_is_told_as_such_too(tmp_path, begin):
+    with pytest.raises(InvalidInputError, match=r"line 1: is compressed \(\w+\); unpack it first"):
+        load(tmp_path, "q.csv", begin + b"\xff\xfe\n")
+
+
+def test_columns_without_a_name_are_no_columns(tmp_path):
+    written(tmp_path, "q.csv", "question,answer,,\n1+1?,2,,\n")
+    (query,) = load_queries(tmp_path / "q.csv")
+    assert (query.text, query.reference) == ("1+1?", "2")
+
+
 @pytest.mark.parametrize("name", ["q.jsonl", "q.json", "q.csv", "q.txt"])
 def test_a_compressed_file_is_told_as_such(tmp_path, name):
     with pytest.raises(InvalidInputError, match=r"line 1: .*is compressed \(gzip\); unpack it first"):

@@ -34,6 +34,17 @@ def share(folder: Path) -> float:
     return round(Predictor.load(folder).card.mean_p_B[0], 1)
 
 
+def test_what_links_lead_to_stays(tmp_path: Path) -> None:
+    """A folder of links to another predictor's files gets its own; the other one is as it was."""
+    other, folder = OLD.save(tmp_path / "other"), tmp_path / "p"
+    folder.mkdir()
+    for path in other.iterdir():
+        (folder / path.name).symlink_to(path)
+    NEW.save(folder)
+    assert (share(other), share(folder)) == (0.2, 0.7)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in other.iterdir())
+
+
 def test_what_it_did_not_make_stays(tmp_path: Path) -> None:
     folder = OLD.save(tmp_path / "p")
     (folder / "evaluation").mkdir()
@@ -64,7 +75,7 @@ class Killed(BaseException):
     """Stands for kill -9: nothing of the code behind it runs."""
 
 
-@pytest.mark.parametrize("num_steps", range(5))
+@pytest.mark.parametrize("num_steps", range(7))
 def test_a_kill_at_any_step_leaves_the_old_one_or_the_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_steps: int
 ) -> None:
@@ -81,7 +92,7 @@ def test_a_kill_at_any_step_leaves_the_old_one_or_the_new_one(
         write(path, content)
 
     def stopping_rename(path: Path, target: Path) -> Path:
-        if path.name == saving.NEXT_WEIGHTS_FILE:
+        if path.name in saving.NEXT.values():
             step()
         return rename(path, target)
 
@@ -90,20 +101,20 @@ def test_a_kill_at_any_step_leaves_the_old_one_or_the_new_one(
     try:
         NEW.save(folder)
     except Killed:
-        assert num_steps < 4
+        assert num_steps < 6
     else:
-        assert num_steps == 4  # three files and the weights' name
+        assert num_steps == 6  # three files and their names
     monkeypatch.undo()
-    assert share(folder) == (0.2 if num_steps < 2 else 0.7)
+    assert share(folder) == (0.2 if num_steps < 4 else 0.7)
     assert OLD.save(folder) == folder
     assert share(folder) == 0.2
-    assert not (folder / saving.NEXT_WEIGHTS_FILE).exists()
+    assert not (folder / saving.NEXT[saving.WEIGHTS_FILE]).exists()
 
 
 def test_weights_of_another_predictor_are_refused(tmp_path: Path) -> None:
     folder = OLD.save(tmp_path / "p")
     other = NEW.save(tmp_path / "other")
-    for name in (saving.WEIGHTS_FILE, saving.NEXT_WEIGHTS_FILE):
+    for name in (saving.WEIGHTS_FILE, saving.NEXT[saving.WEIGHTS_FILE]):
         (folder / name).write_bytes((other / saving.WEIGHTS_FILE).read_bytes())
     with pytest.raises(ModelFileError, match="was changed"):
         Predictor.load(folder)

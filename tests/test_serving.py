@@ -927,6 +927,11 @@ async def test_sagemakers_route_gets_the_budget_of_what_it_is_asked(text_predict
     headers, _ = await post(Budgets(app, lambda: ruled), chat(EASY_ONE), path="/invocations", headers=adapter)
     assert not any(name.startswith("x-forethought") for name in headers)
     assert app.bodies[-1]["priority"] == ruled.decider.by_mean("").predicted_tokens
+    await post(Budgets(app, lambda: ruled), {**text, "messages": None}, path="/invocations")
+    assert "thinking_token_budget" in app.bodies[-1]  # vLLM takes it for a completion
+    session = {"requestType": "NEW_SESSION"}  # in which no other field may be
+    await post(Budgets(app, lambda: ruled), session, path="/invocations")
+    assert app.bodies[-1] == session
 
 
 async def test_a_path_behind_a_prefix_is_known(text_predictor):

@@ -39,15 +39,16 @@ class ClusterEngine:
         self.info: EngineInfo = crew.first.info
         self.answer_room = crew.first.answer_room
         self._turn, self._loop = asyncio.Lock(), cast("asyncio.AbstractEventLoop | None", None)
+        self._streams: list[_Stream] = []  # the one whose turn it is, and those that wait for theirs
 
     async def generate(self, requests: Iterable[Request]) -> AsyncIterator[Generation]:
         """See `Engine.generate`, and within `kept_in` `KeepingEngine`.
 
-        Of several streams one is worked on after another; the next begins once the requests of the one before it are
-        answered, also where its caller has not taken the answers.
+        Of several streams one is worked on after another. A caller that does not take the answers is waited for with a
+        bounded number of them, and meanwhile the next stream has its turn.
         """
         if self._loop is not (loop := asyncio.get_running_loop()):
-            self._loop, self._turn = loop, asyncio.Lock()
+            self._loop, self._turn, self._streams = loop, asyncio.Lock(), []
         stream = _Stream(Rows(requests, len(self._crew.live)))
         answering = asyncio.create_task(self._answer(stream))
         answering.add_done_callback(lambda _: stream.tell())
@@ -55,7 +56,10 @@ class ClusterEngine:
             while True:
                 changed, is_last = stream.changed, answering.done()
                 while stream.found:
-                    yield stream.found.popleft()
+                    was_full, each = stream.is_full, stream.found.popleft()
+                    if was_full:
+                        stream.tell()
+                    yield each
                 if is_last:
                     break
                 await changed.wait()
@@ -67,9 +71,24 @@ class ClusterEngine:
             await asyncio.gather(answering, return_exceptions=True)
 
     async def _answer(self, stream: _Stream) -> None:
-        """Has the workers answer every request of a stream, when it is its turn."""
+        """Has the workers answer every request of a stream, in its turns."""
+        while True:
+            self._streams.append(stream)
+            for each in self._streams:  # one of which nobody takes the answers gives way
+                each.tell()
+            try:
+                await self._take_turn(stream)
+            finally:
+                self._streams.remove(stream)
+            if not stream.gives_way:
+                return
+            while stream.is_full:
+                await stream.changed.wait()
+
+    async def _take_turn(self, stream: _Stream) -> None:
+        """Has the workers answer the requests of a stream: all of them, unless it gives way to another stream."""
         async with self._turn:
-            crew = self._crew
+            crew, stream.gives_way = self._crew, False
             stream.rows.num_workers = len(crew.live)
             tasks = [asyncio.create_task(self._serve(slot, stream)) for slot in crew.live]
             for task in tasks:
@@ -133,7 +152,7 @@ class ClusterEngine:
 
         while slot.opened is None:
             changed, opening = stream.changed, slot.opening
-            if opening is None or stream.rows.is_done:
+            if opening is None or stream.rows.is_done or stream.gives_way:
                 return False
             if opening.done():
                 self._crew.open(slot)
@@ -148,9 +167,12 @@ class ClusterEngine:
         hands, rows = slot.hands, stream.rows
         while True:
             changed = stream.changed
-            given, more = rows.take(hands)
+            if stream.is_full and len(self._streams) > 1 and not stream.gives_way:
+                stream.gives_way = True
+                stream.tell()
+            given, more = ([], False) if stream.gives_way or stream.is_full else rows.take(hands)
             if not given and not hands.held:
-                if rows.is_done:
+                if stream.gives_way or rows.is_done:
                     return
                 await changed.wait()
                 continue
@@ -261,12 +283,19 @@ class _Stream:
     Attributes:
         rows: its requests.
         found: what has come back, and was not passed on yet.
+        gives_way: it takes no more requests in this turn, since nobody takes its answers and another stream waits.
         changed: set at the next change to either: take it before you look, then wait for it.
     """
 
     rows: Rows
     found: deque[Generation] = field(default_factory=deque)
+    gives_way: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more is to be done before somebody takes what has come back."""
+        return len(self.found) >= self.rows.ahead
 
     def tell(self) -> None:
         """Wakes whoever waits for a change."""

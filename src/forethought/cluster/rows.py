@@ -67,6 +67,11 @@ class Rows:
         self._read()
         return self._is_exhausted and not (self._ready or self._suspects or self._num_held)
 
+    @property
+    def ahead(self) -> int:
+        """Twice what a worker holds, for each: enough to share the last requests evenly, and bounded."""
+        return max(AHEAD, 2 * self._most_held) * max(1, self.num_workers)
+
     def take(self, hands: Hands) -> tuple[list[Request], bool]:
         """`(requests for a worker, whether it will get more as soon as it needs them)`."""
         self._read()
@@ -126,9 +131,7 @@ class Rows:
             self._is_exhausted = True
 
     def _read(self) -> None:
-        """Reads ahead twice what a worker holds, for each: enough to share the last requests evenly, and bounded."""
-        ahead = max(AHEAD, 2 * self._most_held) * max(1, self.num_workers)
-        while not self._is_exhausted and len(self._ready) < ahead:
+        while not self._is_exhausted and len(self._ready) < self.ahead:
             request = next(self._source, None)
             if request is None:
                 self._is_exhausted = True

@@ -39,19 +39,24 @@ def _tables(
     defaults: dict[str, Any] = {}
     for table, values in content.items():
         command = commands.get(table)
-        if command is None or not isinstance(values, dict):
+        if command is not None and not isinstance(values, dict):
+            problems.append(f"[{place}{table}] must be a table, not {values!r:.60}")
+            continue
+        if command is None:
             problems.append(f"unknown table [{place}{table}]{_hint(table, list(commands))}")
             continue
         if isinstance(command, click.Group):
             defaults[table] = _tables(values, command.commands, problems, f"{table}.")
             continue
-        names = {key_of(parameter): parameter.name for parameter in command.params if parameter.name}
+        known = {key_of(parameter): parameter for parameter in command.params if parameter.name}
         for key, value in values.items():
-            name = names.get(key.replace("_", "-"))
-            if name is None:
-                problems.append(f"unknown key {key!r} in [{place}{table}]{_hint(key, list(names))}")
+            parameter = known.get(key.replace("_", "-"))
+            if parameter is None:
+                problems.append(f"unknown key {key!r} in [{place}{table}]{_hint(key, list(known))}")
+            elif isinstance(value, bool) and not (isinstance(parameter, click.Option) and parameter.is_flag):
+                problems.append(f"{key!r} in [{place}{table}] takes a value, not {str(value).lower()}")
             else:
-                defaults.setdefault(table, {})[name] = value
+                defaults.setdefault(table, {})[parameter.name] = value
     return defaults
 
 

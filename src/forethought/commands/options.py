@@ -20,6 +20,7 @@ from ..core.flags import KEY, Flag
 from ..core.settings import EngineSettings, QuestionColumns
 from ..core.visible import to_json, visible
 from ..errors import InvalidSettingsError
+from ..servers.address import without_secrets
 
 if TYPE_CHECKING:
     from ..control.billing import Prices
@@ -89,7 +90,8 @@ class Verb(click.Command):
         except click.UsageError as error:
             if "unexpected extra" not in error.message:
                 raise
-            raise click.UsageError(f"{error.message}. {self._meant(ctx, error.message)}", ctx) from None
+            message = without_secrets(error.message)
+            raise click.UsageError(f"{message}. {self._meant(ctx, message)}", ctx) from None
 
     def _meant(self, ctx: click.Context, message: str) -> str:
         """What an argument too many, the one in brackets at the end, was probably meant for."""

@@ -21,10 +21,11 @@ from ..graders import group_answers
 from ..predictors.bundle import is_predictor
 from ..predictors.card import PredictorCard
 from ..report.pages import aligned
-from ..runs.journal import is_journal, journal_counts
+from ..runs.journal import JournalHeader, is_journal, journal_counts
 from ..runs.lines import read_lines
 from ..runs.profiles import is_profile_file
 from ..runs.store import RunDirectory
+from .listing import REPORTS
 from .overview import overview_text, run_overview
 from .tables import profile_file_summary, profile_summary, profile_text, training_text
 
@@ -39,12 +40,16 @@ def show(source: str, query_id: str = "") -> dict[str, Any]:
     """
     if query_id:
         return item(source, query_id)
-    if is_profile_file(Path(source)):
-        return profile_file_summary(Path(source))
-    if is_journal(Path(source)):
-        return {"run": source, "kind": "journal", **journal_counts(Path(source))}
-    if not (Path(source) / "run.json").is_file() and is_predictor(source):
-        return {"kind": "predictor", "folder": source, "card": sources.open_predictor(source).card.to_json()}
+    if is_profile_file(path := Path(source)):
+        return profile_file_summary(path)
+    if is_journal(path):
+        JournalHeader.read(path)  # which is refused where it is damaged
+        return {"run": source, "kind": "journal", **journal_counts(path)}
+    if not (path / "run.json").is_file():
+        if is_predictor(source):
+            return {"kind": "predictor", "folder": source, "card": sources.open_predictor(source).card.to_json()}
+        if report := next((path / name for name in ("report.html", *REPORTS) if (path / name).is_file()), None):
+            raise RunError(f"{source} holds a report, not a run: read {report}")
     run = sources.open_run(source)
     kind = run.header.kind
     if kind == "profile":

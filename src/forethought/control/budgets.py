@@ -8,10 +8,11 @@ from dataclasses import replace
 from ..core.files import read_json
 from ..core.votes import Voting
 from ..errors import InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError, RunError
-from ..questions.queries import load_queries, save_queries
+from ..questions.queries import save_queries
 from ..runs.store import RunDirectory
 from .adapting import kept
 from .plan import FILE, Plan
+from .sources import run_queries
 
 
 def read_plan(run: RunDirectory) -> Plan:
@@ -24,7 +25,7 @@ def read_plan(run: RunDirectory) -> Plan:
     if not path.exists():
         raise RunError(f"{run.path} has no plan yet; give the same `forethought run` again to resume")
     try:
-        return Plan.from_json(read_json(path), load_queries(run.path / "queries.jsonl"))
+        return Plan.from_json(read_json(path), run_queries(run))
     except (InvalidInputError, InvalidMenuError, InvalidSettingsError, InvalidTotalError) as error:
         raise RunError(
             f"{path} is not the plan of this run: {error}. Copy the folder again; or delete the file, and the same "

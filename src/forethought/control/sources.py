@@ -106,8 +106,10 @@ def shipped_efforts() -> tuple[Profile, ...]:
 
 
 def run_queries(run: RunDirectory) -> list[Query]:
-    """The queries of a run, as they were when it was made."""
-    return load_queries(run.path / "queries.jsonl")
+    """The queries of a run, as they were when it was made; raises RunError where it has lost them."""
+    if not (file := run.path / "queries.jsonl").exists():
+        raise RunError(f"{file} does not exist: copy the whole run again")
+    return load_queries(file)
 
 
 def plan_queries(questions: str, limit: int | None, columns: Mapping[str, str | None]) -> list[Query]:

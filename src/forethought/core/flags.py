@@ -208,8 +208,8 @@ def hard_cap_problems(hard: str | bool, worker: str, compare: Iterable[str] = ()
 
 def sampling_problems(temperature: float | None, top_p: float | None) -> tuple[str | None, str | None]:
     """What is wrong with either; None where it is fine or not given."""
-    is_fine = top_p is None or 0 < top_p <= 1
-    return at_least("--temperature", temperature, 0), None if is_fine else f"--top-p must lie in (0, 1], not {top_p:g}"
+    is_fine = top_p is None or (isinstance(top_p, int | float) and 0 < top_p <= 1)
+    return at_least("--temperature", temperature, 0), None if is_fine else f"--top-p must lie in (0, 1], not {top_p}"
 
 
 def refused(make: Callable[[], object]) -> str | None:

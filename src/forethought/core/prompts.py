@@ -111,6 +111,11 @@ def load_template(name: str) -> PromptTemplate:
             content = path.read_bytes()
         return parse_template(content, place=name)
     known = shipped_templates()
+    if name == CHAT:
+        raise UnknownNameError(
+            f"the template {CHAT!r} is the model's own, which is not known here; give one of {', '.join(known)}, or a "
+            ".json file"
+        )
     if name not in known:
         message = unknown_name_message("template", name, [CHAT, *known]).removesuffix(".")
         raise UnknownNameError(f"{message}, or a .json file.")

@@ -321,6 +321,7 @@ class DoctorSettings(QuestionColumns):
                 else None,
                 "--out needs the name of a file" if self.questions and not self.out else None,
                 "--levels names a level twice" if len(set(self.levels)) < len(self.levels) else None,
+                *positive("--timeout", [self.timeout_seconds], "seconds"),
                 at_least("--limit", self.limit, 1),
                 *sampling_problems(self.temperature, self.top_p),
             ]

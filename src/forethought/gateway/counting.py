@@ -6,15 +6,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..servers.events import EventReader
+from ..servers.reading import object_in
 from ..servers.replies import texts_in
 from ..servers.tokens import TOLERANCE, Shown, Usage, count_tokens, whole
-from .asgi import parsed
 from .used import DONE, REFUSED_UPSTREAM, REFUSING, Used
 
 MOST_KEPT = 4_000_000  # bytes of a whole reply that is read to be counted
 MOST_TAIL = 16_000  # bytes at the end of a longer one, where its usage stands
 MOST_LINE = MOST_KEPT  # bytes of an event: one image may be 2 MB
-END = re.compile(rb"\n\r?\n|\r\r")  # of an event
+END = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")  # of an event
 
 
 class Tally:
@@ -28,7 +29,9 @@ class Tally:
     def __init__(self, *, is_stream: bool, drops_usage: bool = False) -> None:
         self.is_stream = is_stream
         self._drops_usage = drops_usage
-        self._kept = bytearray()
+        self._kept = bytearray()  # of a whole reply, or of an event that may be the usage
+        self._events = EventReader()
+        self._half: bytes | None = None  # what the client gets of a line feed that comes next, after a carriage return
         self._is_lost = False  # it was too long to be read
         self._usage: dict[str, Any] = {}
         self._thought, self._answer = Shown(), Shown()
@@ -41,21 +44,20 @@ class Tally:
         if self._is_lost and self.is_stream:
             return piece
         kept = self._kept
-        begin = max(0, len(kept) - 2)
-        kept += piece
         if not self.is_stream:
+            kept += piece
             self._is_lost = self._is_lost or len(kept) > MOST_KEPT
             if self._is_lost:
                 del kept[:-MOST_TAIL]
             return piece
-        onward = self._events(begin) if self._drops_usage else piece
-        if not self._drops_usage:
-            end = max(kept.rfind(b"\n"), kept.rfind(b"\r")) + 1
-            self._lines(bytes(kept[:end]))
-            del kept[:end]
-        if len(kept) > MOST_LINE:
+        onward = piece
+        if self._drops_usage:
+            onward = self._onward(piece)
+        else:
+            self._count(piece)
+        if max(len(kept), self._events.num_kept) > MOST_LINE:
             self._is_lost = True
-            onward += bytes(kept) if self._drops_usage else b""
+            onward += bytes(kept)
             kept.clear()
         return onward
 
@@ -65,9 +67,8 @@ class Tally:
         if not self.is_stream:
             self._whole(_usage_in(kept) if self._is_lost else kept)
             return b""
-        is_usage_alone = self._lines(kept)
         self._kept.clear()
-        return kept if self._drops_usage and not is_usage_alone else b""
+        return b"" if self._count(kept, is_last=True) else kept
 
     def used(self, status: int, ending: str) -> Used:
         """What was used, of a reply that ended so."""
@@ -83,24 +84,34 @@ class Tally:
         shown = self._thought.num_bytes + self._answer.num_bytes
         return Used(told.prompt, count.reasoning, total, status, ending, max(least, told.generated or 0), shown)
 
-    def _events(self, begin: int) -> bytes:
-        """Takes the whole events out of what is kept, none of which ends before `begin`; returns the client's."""
-        ends = [found.end() for found in END.finditer(self._kept, begin)]
+    def _onward(self, piece: bytes) -> bytes:
+        """Counts the events that are whole now; returns those of them that are the client's."""
+        before = b""
+        if piece and self._half is not None:
+            if piece.startswith(b"\n"):
+                before, piece = self._half, piece[1:]
+            self._half = None
+        kept, begin = self._kept, max(0, len(self._kept) - 3)
+        kept += piece
+        ends = [found.end() for found in END.finditer(kept, begin)]
         if not ends:
-            return b""
-        content = bytes(self._kept[: ends[-1]])
-        del self._kept[: ends[-1]]
-        onward = []
+            return before
+        content = bytes(kept[: ends[-1]])
+        del kept[: ends[-1]]
+        onward = [before]
         for start, end in zip([0, *ends], ends, strict=False):
             event = content[start:end]
-            if not self._lines(event):
-                onward.append(event)
-        return content if len(onward) == len(ends) else b"".join(onward)
+            is_dropped = self._count(event)
+            onward += [] if is_dropped else [event]
+        if content.endswith(b"\r") and not kept:
+            self._half = b"" if is_dropped else b"\n"
+        return b"".join(onward)
 
-    def _lines(self, content: bytes) -> bool:
-        """Counts the lines of data; whether there are any, all of the usage alone."""
-        events = [parsed(line[5:].strip()) for line in content.splitlines() if line.startswith(b"data:")]
-        are_of_usage = [event is not None and self._event(event) for event in events]
+    def _count(self, content: bytes, *, is_last: bool = False) -> bool:
+        """Counts the events in what comes next; whether there are any, all of the usage alone."""
+        events = self._events.feed(content)
+        events += self._events.rest() if is_last else []
+        are_of_usage = [not isinstance(event, bytes) and self._event(event) for event in events]
         return bool(events) and all(are_of_usage)
 
     def _event(self, event: Mapping[str, Any]) -> bool:
@@ -128,7 +139,7 @@ class Tally:
         return False
 
     def _whole(self, content: bytes) -> None:
-        found = parsed(content)
+        found = object_in(content)
         if found is None:
             return
         self._take(found.get("usage"))
@@ -160,4 +171,4 @@ def _usage_in(tail: bytes) -> bytes:
     _, found, told = tail.rpartition(b'"usage":')
     ends = [at + 1 for at, byte in enumerate(told) if found and byte == ord("}")]
     replies = (b'{"usage":%b}' % told[:end] for end in ends[:8])
-    return next((reply for reply in replies if parsed(reply) is not None), b"")
+    return next((reply for reply in replies if object_in(reply) is not None), b"")

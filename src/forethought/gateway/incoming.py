@@ -20,8 +20,9 @@ MOST_REQUEST_BYTES = 32_000_000  # of a body that is decided on
 BODY_SECONDS = 60.0  # in which it has to come; of one that is passed on as it comes, each piece
 MOST_BODY_SECONDS = 600.0  # in which all of one that is passed on has to come
 LATE = "the body did not come in time"
-# Fields by which some servers take another model than the one that is named, or an adapter to it.
-ROUTING = ("models", "fallbacks", "route", "preset", "lora_path", "lora")
+# Fields by which some servers take another model than the one that is named, or an adapter to it; batches name theirs
+# in a file or in each of their requests.
+ROUTING = ("models", "fallbacks", "route", "preset", "lora_path", "lora", "input_file_id", "requests")
 # Fields that say what a request may cost. Servers in Go take "Model" for "model" too, and the last of them counts.
 NAMES = frozenset(
     (

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..predictors.usage import Usage
+from ..servers.events import EventReader
+from ..servers.reading import object_in
 from ..servers.replies import texts_in
 from ..servers.tokens import Usage as Reported
 from ..servers.tokens import count_tokens, whole
-from .asgi import parsed
 from .decision import KINDS, MEAN, Decider, Decision
 from .host import Tags, logger
 from .price import Price
@@ -66,9 +67,10 @@ class Counter:
 
 
 def _parts(content: bytes, *, is_stream: bool) -> Iterator[Mapping[str, Any]]:
-    events = [line[5:].strip() for line in content.split(b"\n") if line.startswith(b"data:")]
-    for line in events if is_stream else [content]:
-        if (part := parsed(line)) is not None:
+    reader = EventReader()
+    parts = [*reader.feed(content), *reader.rest()] if is_stream else [object_in(content)]
+    for part in parts:
+        if isinstance(part, dict):
             yield part
 
 

@@ -11,7 +11,7 @@ from .decision import Decision
 from .host import logger
 from .metrics import MAX_BYTES
 from .policy import Policy
-from .request import PATHS, PRIORITY_HEADER, QUEUED, QUEUED_BY_FIELD, asked_as
+from .request import PATHS, PRIORITY_HEADER, QUEUED, QUEUED_BY_FIELD, SAGEMAKER, SESSION, asked_as
 
 MAX_REQUEST_BYTES = 16_000_000  # of a body that is read; a longer one passes through as it comes, without a budget
 
@@ -47,7 +47,8 @@ class Budgets:
         names = headers_of(scope).keys()
         path = asked_as(path_of(scope), body, names)
         if path not in policy.paths:
-            place = None if body is None else policy.place(body, names)
+            is_session = path == SAGEMAKER and body is not None and SESSION in body
+            place = None if body is None or is_session else policy.place(body, names)
             if place is not None and body is not None and path in QUEUED_BY_FIELD:
                 content = json.dumps({**body, "priority": place}).encode()
                 scope = with_header(scope, "content-length", len(content))

@@ -16,6 +16,7 @@ from .admission import Admission, Grant
 from .asgi import App, Message, Receive, Send, headers_of, parsed, path_of, replayed, send_error, with_header
 from .beyond import beyond, runs_tools
 from .call import NOTHING, Call
+from .cors import Cors
 from .decision import UNTOUCHED
 from .failing import GatewayError, RefusedError
 from .guard import is_foreign, is_preflight
@@ -30,7 +31,10 @@ from .tenants import Tenant, Tenants
 from .used import CLIENT_LEFT, DONE, Used
 
 # Routes that generate no text, and so may be asked under a quota without being counted.
-UNCOUNTED = ("embeddings", "rerank", "score", "tokenize", "detokenize", "moderations", "classify", "pooling")
+UNCOUNTED = (
+    *("embeddings", "rerank", "score", "tokenize", "detokenize", "moderations", "classify", "pooling"),
+    *("messages/count_tokens", "responses/input_tokens"),
+)
 # Routes under /v1 by which a server is changed for everybody.
 CHANGING = ("load_lora_adapter", "unload_lora_adapter")
 READING = ("GET", "HEAD", "OPTIONS")
@@ -48,6 +52,9 @@ class Pipeline:
         is_shadow: decides, counts and records, and changes nothing.
         most_tokens: limit on an answer that nothing else limits, where there is a quota; None to refuse those.
         has_key: requests go on with the operator's key.
+
+    Attributes:
+        cors: which pages may read errors.
     """
 
     def __init__(
@@ -66,14 +73,18 @@ class Pipeline:
         self.is_shadow = is_shadow
         self.most_tokens = most_tokens
         self.has_key = has_key
+        self.cors = Cors()
 
     async def __call__(self, app: App, policy: Policy, scope: Message, receive: Receive, send: Send) -> None:
         """One request."""
         started, came = time.perf_counter(), time.time()
         headers, has_begun = headers_of(scope), False
+        origin = headers.get("origin")
 
         async def watched(message: Message) -> None:
             nonlocal has_begun
+            if origin is not None and not has_begun:
+                self.cors.see(origin, message["status"], message.get("headers", ()))
             has_begun = True
             await send(message)
 
@@ -86,7 +97,8 @@ class Pipeline:
             if tenant is None:
                 self._refused("", came, 401)
                 raise RefusedError(401, "no tenant has this key", "invalid_api_key", {"www-authenticate": "Bearer"})
-            if self.tenants.is_open and scope["method"] not in READING and is_foreign(headers, has_key=self.has_key):
+            is_asking = scope["method"] not in READING or self.has_key  # hosted APIs let pages of any site read
+            if self.tenants.is_open and is_asking and is_foreign(headers, has_key=self.has_key):
                 self._refused("", came, 403)
                 raise RefusedError(403, "web pages of other sites may not ask here: give them a key", "cross_site")
             if scope["method"] == "POST" and path in policy.paths:
@@ -100,11 +112,12 @@ class Pipeline:
                     raise
         except GatewayError as error:
             if not has_begun:
-                await send_error(send, error.status, str(error), error.code, error.headers)
+                own = {**error.headers, **self.cors.headers(origin)}
+                await send_error(send, error.status, str(error), error.code, own)
         except Exception:  # a mistake of ours: the client gets no traceback, and the log gets no body
             logger.exception("a request failed in the gateway")
             if not has_begun:
-                await send_error(send, 500, "the gateway failed", "internal_error")
+                await send_error(send, 500, "the gateway failed", "internal_error", self.cors.headers(origin))
 
     # ------------------------------------------------------------------ what is not decided on
 

@@ -77,7 +77,7 @@ class Reply:
         headers = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ())]
         headers = [pair for pair in headers if pair[0] not in own]
         found = dict(headers)
-        is_plain = found.get(b"content-encoding", b"identity") == b"identity"
+        is_plain = found.get(b"content-encoding", b"").lower() in (b"", b"identity")
         kind = found.get(b"content-type", b"").lower()
         is_stream = kind.startswith(b"text/event-stream")
         if is_plain and self.status < REFUSING and (is_stream or b"json" in kind):

@@ -16,8 +16,12 @@ CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 PATHS = (CHAT, TEXT)
 QUEUED = (RESPONSES, MESSAGES)  # vLLM takes no budget from us there, and a priority by header
 SAGEMAKER, ADAPTER = "/invocations", "x-amzn-sagemaker-adapter-identifier"  # the latter names another model
-# Other routes of vLLM that generate, which take no budget from us and a priority by field: SageMaker's, and several.
-QUEUED_BY_FIELD = (SAGEMAKER, "/v1/chat/completions/batch", "/inference/v1/generate", "/cohere/v2/chat")
+SESSION = "requestType"  # a field of SageMaker's: the body opens or closes a session, and may hold no other
+# Other routes of vLLM that ask its engine, which take no budget from us and a priority by field.
+QUEUED_BY_FIELD = (
+    *(SAGEMAKER, "/v1/chat/completions/batch", "/inference/v1/generate", "/cohere/v2/chat"),
+    *("/v1/systemone", "/generative_scoring"),
+)
 PRIORITY_HEADER = "x-vllm-priority"
 
 MAX_CHARACTERS = 32_768  # of a question: predictors read it in the server's event loop, which waits for them
@@ -91,7 +95,7 @@ def asked_as(path: str, body: Mapping[str, Any] | None, headers: Collection[str]
     """
     if path != SAGEMAKER or body is None or ADAPTER in headers:
         return path
-    return CHAT if "messages" in body else TEXT if "prompt" in body else path
+    return CHAT if isinstance(body.get("messages"), list) else TEXT if "prompt" in body else path
 
 
 def read(

@@ -36,7 +36,7 @@ READABLE = (1, 2)  # 1 named its budgets by their step and the largest of them
 SETTINGS_FILE = "predictor.json"
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.md"
-NEXT_WEIGHTS_FILE = ".weights.safetensors.next"  # on the way to WEIGHTS_FILE
+NEXT = {name: f".{name}.next" for name in (SETTINGS_FILE, WEIGHTS_FILE, CARD_FILE)}  # on the way to its name
 
 
 def shipped_predictors() -> list[str]:
@@ -121,24 +121,24 @@ def check_place(folder: Path) -> None:
 def _replace(folder: Path, files: dict[str, bytes]) -> None:
     """Puts the predictor's files into a folder that is there: the settings file decides which one it holds.
 
-    The weights lie ready under another name before it is replaced, and take theirs after it: until then they are read
-    from there. One process at a time.
+    All lie ready under other names before it is replaced; the weights take theirs after it, and until then they are
+    read from there. One process at a time.
     """
     lock = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         _finish(folder)
-        write_atomically(folder / NEXT_WEIGHTS_FILE, files[WEIGHTS_FILE])
-        write_atomically(folder / SETTINGS_FILE, files[SETTINGS_FILE])
-        (folder / NEXT_WEIGHTS_FILE).replace(folder / WEIGHTS_FILE)
-        write_atomically(folder / CARD_FILE, files[CARD_FILE])
+        for name in (WEIGHTS_FILE, SETTINGS_FILE, CARD_FILE):
+            write_atomically(folder / NEXT[name], files[name])
+        for name in (SETTINGS_FILE, WEIGHTS_FILE, CARD_FILE):  # a link is replaced, and not what it leads to
+            (folder / NEXT[name]).replace(folder / name)
     finally:
         os.close(lock)
 
 
 def _finish(folder: Path) -> None:
     """Gives the weights their name where a kill came before that: they would be overwritten else."""
-    waiting = folder / NEXT_WEIGHTS_FILE
+    waiting = folder / NEXT[WEIGHTS_FILE]
     with contextlib.suppress(ModelFileError, FileNotFoundError):
         stated = read_settings(folder).get("weights")
         if isinstance(stated, dict) and stated.get("sha256") == hashlib.sha256(waiting.read_bytes()).hexdigest():
@@ -179,7 +179,7 @@ def read_weights(folder: Path, content: dict[str, Any]) -> dict[str, FloatArray]
     expected = stated.get("sha256") if isinstance(stated, dict) else None
     raw, found = b"", ""
     # The second where saving was stopped before they took their name, the third where it goes on meanwhile.
-    for candidate in (path, folder / NEXT_WEIGHTS_FILE, path):
+    for candidate in (path, folder / NEXT[WEIGHTS_FILE], path):
         if candidate.is_file():
             with reaching(candidate, "read"):
                 raw = candidate.read_bytes()

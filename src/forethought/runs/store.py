@@ -207,7 +207,8 @@ class RunDirectory:
         with reaching(path, "read"):
             is_there = (path / "run.json").exists()
         if not is_there:
-            raise RunError(f"{path} is not a run directory (no run.json). `forethought ls` lists the runs here.")
+            what = "is not a run directory (no run.json)" if path.exists() else "does not exist"
+            raise RunError(f"{path} {what}. `forethought ls` lists the runs here.")
         _ = run.header  # which is refused where it is damaged, or another version's
         return run
 

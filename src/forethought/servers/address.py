@@ -17,6 +17,22 @@ LEAST_KEY = 8  # characters; shorter ones ("EMPTY", "none") are no secrets, and 
 ENDPOINTS = ("/chat/completions", "/completions", "/responses", "/messages", "/models", "/embeddings")
 
 
+URL = re.compile(r"(?:\b[a-z][a-z0-9+.-]{0,20}:)?//[^\s\"'<>]+", re.IGNORECASE)  # in a text
+
+
+def without_secrets(text: str) -> str:
+    """A text whose URLs show no user, password, query or fragment."""
+    return URL.sub(_plain, text) if "//" in text else text
+
+
+def _plain(url: re.Match[str]) -> str:
+    scheme, _, rest = url[0].partition("//")
+    rest, _, query = rest.partition("?")
+    if "@" in query:  # the question mark may be part of a password
+        return f"{scheme}//…"
+    return f"{scheme}//{rest.rpartition('@')[2].partition('#')[0]}"
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """A server's base URL, split where its two kinds of routes part.

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -14,15 +15,17 @@ import aiohttp
 
 from ..errors import EngineError
 from . import reading, troubles
-from .address import Address, Key
+from .address import Address, Key, without_secrets
+from .events import BOM, DONE, EventReader
 from .replies import Chunks, generated_in
-from .retrying import RETRIED, AttemptError, Backoff, Fitting, RequestError
+from .retrying import RETRIED, AttemptError, AwayError, Backoff, Fitting, RequestError
 from .tokens import Counters
 from .troubles import asked_wait, reset_wait
 
 CONNECT_SECONDS = 10.0
 ASK_SECONDS = 30.0  # longest wait for what a server says of itself, which takes no model
 SHOWN_CHARACTERS = 300  # of a server's message, in a reason
+AWAY_SECONDS = 120.0  # that a server which has answered is waited for, where it cannot be connected to any more
 PAID_ATTEMPTS = 4  # at answers that came and cannot be used: a server that always answers so is paid each time
 
 
@@ -56,6 +59,7 @@ class Client:
         self._timeout = timeout_seconds
         self._slots = asyncio.Semaphore(concurrency)
         self._session: aiohttp.ClientSession | None = None
+        self._heard: float | None = None  # when the server answered last
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -99,31 +103,31 @@ class Client:
             await self._check(response)
             if response.content_type == "application/json":  # this server does not stream
                 content = await reading.body(response.content, _encoding(response))
-                if not content.lstrip()[:6].startswith((b"data:", b"event:", b":")):
+                if not content.removeprefix(BOM).lstrip()[:6].startswith((b"data:", b"event:", b"id:", b":")):
                     return self._object(content, response)
-                return await self._put_together(events(), _each(content.splitlines()), response)
-            return await self._put_together(events(), reading.lines(response.content, _encoding(response)), response)
+                return await self._put_together(events(), _all(content), response)
+            return await self._put_together(events(), reading.pieces(response.content, _encoding(response)), response)
 
         return await self._persist("POST", url, body, read)
 
     async def _put_together(
-        self, taken: Chunks, lines: AsyncIterator[bytes], response: aiohttp.ClientResponse
+        self, taken: Chunks, pieces: AsyncIterator[bytes], response: aiohttp.ClientResponse
     ) -> dict[str, Any]:
-        """The answer in the lines of a stream, which may turn out to be a web page or one object."""
+        """The answer in the events of a stream, which may turn out to be a web page or one object."""
         try:
-            is_first = True
-            async for line in lines:
-                if is_first and line.strip():
+            reader, is_first = EventReader(), True
+            async for piece in pieces:
+                if is_first and (start := piece.removeprefix(BOM).lstrip()):
                     is_first = False
-                    if line.lstrip().startswith((b"{", b"[", b"<")):
-                        rest = [line, *[each async for each in lines]]
-                        return self._object(b"\n".join(rest), response)
-                if (content := _data(line)) == b"[DONE]":
-                    return taken.finish(is_done=True)
-                if content and not taken.add(self._event(content, response)):
-                    response.close()  # frees the server's slot as well
-                    break
-            return taken.finish(is_done=False)
+                    if start.startswith((b"{", b"[", b"<")):
+                        rest = [piece, *[each async for each in pieces]]
+                        return self._object(b"".join(rest), response)
+                if (found := self._take(taken, reader.feed(piece), response)) is not None:
+                    return found
+                if reader.num_kept > reading.LINE_BYTES:
+                    raise reading.UnreadableError(f"an event is longer than {reading.LINE_BYTES >> 20} MiB")
+            found = self._take(taken, reader.rest(), response)
+            return taken.finish(is_done=False) if found is None else found
         except reading.UnreadableError:
             self.counters.discarded_tokens += taken.num_seen
             raise
@@ -147,7 +151,7 @@ class Client:
     ) -> dict[str, Any]:
         """Tries until it works, or the attempts are used up; waits for an answer for at most `within` seconds each."""
         self.counters.num_calls += 1
-        attempt = 0
+        attempt, away = 0, math.inf
         while True:
             sent = None if body is None else self._fitting.fit(body)
             content = None if sent is None else _encoded(sent)
@@ -165,6 +169,9 @@ class Client:
             except AttemptError as trouble:
                 self.counters.discarded_tokens += trouble.tokens
                 wait = self.backoff.wait(attempt, trouble.wait, random.random(), is_limit=trouble.is_limit)
+                away = min(away, time.monotonic()) if trouble.is_away else math.inf  # since when
+                if wait is None and trouble.is_away and (self._heard is None or self._heard < away):
+                    wait = self._wait_for_it(away, f"{trouble.reason} (tried {attempt} times)")
                 if wait is None or (trouble.most is not None and attempt >= trouble.most):
                     asked = f"; the server asks to wait {trouble.wait:.0f} s" if trouble.wait else ""
                     times = "once" if attempt == 1 else f"{attempt} times"
@@ -172,6 +179,12 @@ class Client:
                     raise RequestError(reason, status=trouble.status) from None
                 self.counters.retries[trouble.cause] += 1
             await asyncio.sleep(wait)
+
+    def _wait_for_it(self, away: float, reason: str) -> float:
+        """Seconds to wait for a server that answers nobody since `away`; raises AwayError where that was too long."""
+        if self._heard is None or time.monotonic() > away + AWAY_SECONDS:
+            raise AwayError(f"the server at {self.address} is away: {reason}")
+        return random.random() * min(self.backoff.max_seconds, 16 * self.backoff.base_seconds)
 
     async def _attempt(
         self,
@@ -190,6 +203,7 @@ class Client:
             async with self._session.request(
                 method, url, data=content, allow_redirects=False, timeout=timeout
             ) as response:
+                self._heard = time.monotonic()
                 try:
                     return reading.cleaned(await read(response), self._hide)  # type: ignore[no-any-return]
                 except reading.UnreadableError as error:
@@ -197,11 +211,15 @@ class Client:
                     raise RequestError(str(error)) from None
                 except ValueError as error:
                     raise AttemptError("malformed", f"the answer cannot be read: {error}", most=PAID_ATTEMPTS) from None
+        except aiohttp.ConnectionTimeoutError:
+            reason = f"the connection broke: no connection within {CONNECT_SECONDS:g} s"
+            raise AttemptError("connection", reason, is_away=True) from None
         except TimeoutError:
             raise AttemptError("timeout", f"no answer within {within:g} s", most=PAID_ATTEMPTS) from None
         except (aiohttp.ClientError, OSError) as error:
             text = self._shown(str(error)) or type(error).__name__
-            raise AttemptError("connection", f"the connection broke: {text}") from None
+            is_away = isinstance(error, aiohttp.ClientConnectorError)
+            raise AttemptError("connection", f"the connection broke: {text}", is_away=is_away) from None
 
     async def _read_object(self, response: aiohttp.ClientResponse) -> dict[str, Any]:
         await self._check(response)
@@ -254,7 +272,7 @@ class Client:
         if response.status == 200:
             return
         if 300 <= response.status < 400:
-            target = response.headers.get("Location", "").partition("?")[0]
+            target = without_secrets(response.headers.get("Location", "")).partition("?")[0]
             raise RequestError(
                 f"the server redirects to {self._shown(target)}, which is not followed; "
                 f"if that is the right address, give it as --base-url"
@@ -280,13 +298,21 @@ class Client:
         refusal = str(found) if response.status in (400, 403, 422) else ""
         raise RequestError(reason, refusal=refusal, status=response.status)
 
-    def _event(self, content: bytes, response: aiohttp.ClientResponse) -> dict[str, Any]:
-        """The object in the data of an event."""
-        found = reading.parsed(content)
-        if not isinstance(found, dict):
-            raise ValueError("an event is not an object")
-        self._refuse_error(found, response)
-        return found
+    def _take(
+        self, taken: Chunks, events: list[dict[str, Any] | bytes], response: aiohttp.ClientResponse
+    ) -> dict[str, Any] | None:
+        """Takes events; returns the whole answer once no more are needed."""
+        for event in events:
+            if event == DONE:
+                return taken.finish(is_done=True)
+            if isinstance(event, bytes):
+                reading.parsed(event)
+                raise ValueError("an event is not an object")
+            self._refuse_error(event, response)
+            if not taken.add(event):
+                response.close()  # frees the server's slot as well
+                return taken.finish(is_done=False)
+        return None
 
     def _hide(self, text: str) -> str:
         return text if self._key is None else self._key.hide(text)
@@ -299,7 +325,7 @@ class Client:
             except ValueError:
                 found = found[: reading.ERROR_BYTES].decode("utf-8", "replace")
         text = str(troubles.message(found))[: reading.ERROR_BYTES]
-        text = " ".join(reading.fit_text(text, self._hide).split())
+        text = " ".join(without_secrets(reading.fit_text(text, self._hide)).split())
         return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
 
 
@@ -311,12 +337,5 @@ def _encoding(response: aiohttp.ClientResponse) -> str:
     return response.headers.get("Content-Encoding", "")
 
 
-def _data(line: bytes) -> bytes:
-    """What a line of a stream carries; empty for a line without data."""
-    field, _, content = line.strip().partition(b":")
-    return content.strip() if field == b"data" else b""
-
-
-async def _each(lines: list[bytes]) -> AsyncIterator[bytes]:
-    for line in lines:
-        yield line
+async def _all(content: bytes) -> AsyncIterator[bytes]:
+    yield content

@@ -33,9 +33,12 @@ class Content(Protocol):
 
 async def pieces(content: Content, encoding: str) -> AsyncIterator[bytes]:
     """The bytes of an answer in pieces of bounded size, inflated; raises UnreadableError or ValueError."""
-    inflate = _inflater(encoding)
+    inflate, num_bytes = _inflater(encoding), 0
     async for piece in content.iter_chunked(PIECE_BYTES):
         for part in inflate(piece):
+            num_bytes += len(part)
+            if num_bytes > MOST_BYTES:
+                raise UnreadableError(f"the answer is longer than {MOST_BYTES >> 20} MiB")
             yield part
 
 
@@ -52,28 +55,28 @@ async def body(content: Content, encoding: str, *, most: int | None = None, is_c
     return bytes(found[:most])
 
 
-async def lines(content: Content, encoding: str) -> AsyncIterator[bytes]:
-    """The lines of a stream, without their ends; raises UnreadableError where one, or all of them, are too long."""
-    rest, num_bytes = b"", 0
-    async for piece in pieces(content, encoding):
-        num_bytes += len(piece)
-        if num_bytes > MOST_BYTES:
-            raise UnreadableError(f"the stream is longer than {MOST_BYTES >> 20} MiB")
-        *whole, rest = (rest + piece).split(b"\n")
-        for line in whole:
-            yield line.rstrip(b"\r")
-        if len(rest) > LINE_BYTES:
-            raise UnreadableError(f"an event is longer than {LINE_BYTES >> 20} MiB")
-    if rest:
-        yield rest
-
-
 def parsed(content: bytes) -> Any:
-    """The JSON in `content`; raises ValueError where it is none, or nested too deeply to be looked at."""
+    """The JSON in `content`; raises ValueError where it is none, or nested too deeply to be looked at.
+
+    What is no UTF-8 in a text is replaced, as tokenizers do where a token ends within a character: the answer was paid
+    for, and would come again as it is.
+    """
     try:
-        return json.loads(content)
+        try:
+            return json.loads(content)
+        except UnicodeDecodeError:
+            return json.loads(content.decode("utf-8", "replace"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def object_in(content: bytes) -> dict[str, Any] | None:
+    """The JSON object in `content`; None where it is none."""
+    try:
+        found = parsed(content)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def cleaned(value: Any, hide: Callable[[str], str], depth: int = 0) -> Any:

@@ -27,6 +27,10 @@ class RequestError(EngineError):
         self.tokens, self.refusal, self.status = tokens, refusal, status
 
 
+class AwayError(RequestError):
+    """Nothing can be connected to: no request can be answered, and none is at fault."""
+
+
 class AttemptError(Exception):
     """One attempt that may do better next time.
 
@@ -36,13 +40,22 @@ class AttemptError(Exception):
         wait: seconds that the server asks to wait; None where it does not say.
         most: give this kind of trouble up after so many attempts, where more were allowed; None for all of them.
         tokens: tokens known to be generated in the attempt, which are lost.
+        is_away: nothing could be connected to.
     """
 
     def __init__(
-        self, cause: str, reason: str, wait: float | None = None, *, most: int | None = None, tokens: int = 0
+        self,
+        cause: str,
+        reason: str,
+        wait: float | None = None,
+        *,
+        most: int | None = None,
+        tokens: int = 0,
+        is_away: bool = False,
     ) -> None:
         super().__init__(cause, reason, wait)
         self.cause, self.reason, self.wait, self.most, self.tokens = cause, reason, wait, most, tokens
+        self.is_away = is_away
 
     @property
     def status(self) -> int | None:

@@ -23,7 +23,7 @@ from ...servers.address import Address, Key
 from ...servers.client import Client
 from ...servers.detecting import Server, detect
 from ...servers.reading import fit_text
-from ...servers.retrying import Backoff, Fitting, RequestError
+from ...servers.retrying import AwayError, Backoff, Fitting, RequestError
 from ...servers.tokens import Counters
 from ..flight import failed, ordered
 from .chat import ask_template, load_tokenizer
@@ -209,6 +209,8 @@ class OpenAIEngine:
         """What comes of one request; what goes wrong with it is its generation, never the end of all."""
         try:
             return self._fit_to_keep(await chosen.calls_for(request.option).run(client, request))
+        except AwayError as error:
+            raise EngineError(f"{error}; start it again, and the same command goes on from what is saved") from None
         except (RequestError, InvalidInputError, InvalidSettingsError) as error:
             is_final = not isinstance(error, RequestError)  # what the request says, whatever the server does
             return failed(request, self._fit(str(error)), is_final=is_final)

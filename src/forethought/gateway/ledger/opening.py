@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import LedgerError
+from ...servers.address import without_secrets
 from . import Ledger
 from .file import check_file
 from .sqlite import SqliteLedger
@@ -43,6 +44,8 @@ async def open_ledger(address: str) -> Ledger:
 
 
 def _path(address: str) -> Path:
+    if "://" in address:
+        raise LedgerError(f"the ledger is a file or a Redis (redis://HOST:6379/0), not {without_secrets(address)}")
     if not address or Path(address).is_dir():
         raise LedgerError(f"the ledger needs a file, and {address or 'nothing'!r} is none: --ledger sqlite:ledger.db")
     return Path(address)

@@ -22,6 +22,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, Self
 
 from ...errors import LedgerError, MissingExtraError
+from ...servers.address import without_secrets
 from ..host import logger
 from ..windows import WINDOWS
 from . import Claim, Count, Full, State
@@ -87,7 +88,7 @@ class RedisLedger:
             )
         except ValueError:
             raise LedgerError("the ledger's address is no URL of Redis: redis://HOST:6379/0") from None
-        address = without_password(url)
+        address = without_secrets(url)
         found = cls(redis, address)
         try:
             await found._load()
@@ -305,12 +306,6 @@ async def _look(redis: Redis, address: str) -> None:
             address,
             found.get("maxmemory-policy"),
         )
-
-
-def without_password(url: str) -> str:
-    """The address of a Redis as it may be shown: without user, password and query."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 def _said(error: BaseException) -> str:

@@ -12,6 +12,13 @@ from ...core.problems import Problems
 
 MAX_LINE = 1 << 24  # bytes of a line, and of a row that spans lines: no question is longer
 CHUNK = 1 << 16
+MAGIC = {  # what packed files begin with
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip",
+}
 
 
 class _Recoded(io.RawIOBase):
@@ -69,8 +76,8 @@ def too_long(what: str) -> str:
 
 def not_utf8(raw: bytes, start: int, offset: int) -> str:
     """What is said of bytes that are no text: the one at `start` is not UTF-8, and the first is at `offset`."""
-    if not offset and raw.startswith(b"\x1f\x8b"):
-        return "is compressed (gzip); unpack it first, with gunzip"
+    if not offset and (packed := next((kind for begin, kind in MAGIC.items() if raw.startswith(begin)), None)):
+        return f"is compressed ({packed}); unpack it first"
     where = f"byte 0x{raw[start]:02x} at offset {offset + start:,} of the file"
     return f"not UTF-8: {where}. Convert it with: iconv -f WINDOWS-1252 -t UTF-8 FILE"
 

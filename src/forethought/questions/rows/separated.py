@@ -121,12 +121,11 @@ def _batches(
 
 
 def _is_header(header: list[str], number: int, problems: Problems) -> bool:
-    """Whether the columns can be read; notes what is wrong with their names."""
+    """Whether the columns can be read; notes what is wrong with their names. Those without one are no columns."""
     if len(header) > MAX_COLUMNS:
         problems.add(f"line {number}", too_many_columns(len(header)))
         return False
-    if len(set(header)) < len(header):
-        repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated := sorted({name for name in header if name and header.count(name) > 1}):
         problems.add(f"line {number}", f"the header names a column twice: {', '.join(map(repr, repeated))}")
     return True
 

@@ -172,5 +172,10 @@ def check_target(path: Path) -> None:
         raise RunError(f"--out {path}: a profile is a Parquet file; let its name end in .parquet")
     if not path.exists():
         return
-    if not is_profile_file(path) or read_parquet(path).provenance.engine != ENGINE:
-        raise RunError(f"{path} exists and is not an imported profile; nothing was written. Give another --out.")
+    refusal = f"{path} exists and is not an imported profile; nothing was written. Give another --out."
+    try:
+        is_imported = is_profile_file(path) and read_parquet(path).provenance.engine == ENGINE
+    except RunError as error:
+        raise RunError(refusal) from error
+    if not is_imported:
+        raise RunError(refusal)

@@ -22,6 +22,7 @@ from ...engines.server.dialects import Drawing, TokenDialect
 from ...engines.server.engine import OpenAIEngine
 from ...errors import EngineError, ForethoughtError
 from ...questions.queries import load_queries
+from ...servers.address import without_secrets
 from ...servers.client import Client
 from .findings import Bill, Diagnosis, Finding, Item
 from .levels import CEILING, SIGNIFICANCE, longest, measure, options_of
@@ -60,7 +61,7 @@ class _Way:
 
 def server_diagnosis(settings: DoctorSettings, *, progress: Progress = silent) -> Diagnosis:
     """Looks at the server of `settings`; `progress` is called with what is being done, steps done and in all."""
-    progress(f"ask {settings.base_url}", 0, 1)
+    progress(f"ask {without_secrets(settings.base_url)}", 0, 1)
     level = _talk.level
     _talk.setLevel(logging.WARNING)  # every engine that is opened says so
     try:
@@ -262,11 +263,12 @@ def _levels(
 
 
 def _flags(settings: DoctorSettings, engine: OpenAIEngine, best: _Kept) -> str:
-    served = f"--served-model {settings.served_model}" if settings.served_model else ""
+    served = f"--served-model {shlex.quote(settings.served_model)}" if settings.served_model else ""
     given = [
         f"--engine-option {shlex.quote(f'{name}={value if isinstance(value, str) else json.dumps(value)}')}"
         for name, value in settings.options.items()
         if f"{name}=" not in best.flags
     ]
-    parts = ("--engine openai", f"--base-url {engine.address}", served, f"--enforce {best.enforce}", *given, best.flags)
+    address = f"--base-url {shlex.quote(str(engine.address))}"
+    parts = ("--engine openai", address, served, f"--enforce {best.enforce}", *given, best.flags)
     return " ".join(part for part in parts if part)

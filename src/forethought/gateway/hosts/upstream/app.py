@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ...asgi import App, Message, Receive, Send, path_of, send_error
+from ...asgi import App, Message, Receive, Send, headers_of, path_of, send_error
+from ...cors import Cors
 from ...page import Pages
 
 
@@ -12,6 +13,7 @@ class Gateway:
     Args:
         app: answers all other requests, also with what goes wrong.
         pages: answers on paths of its own.
+        cors: which pages may read that the gateway stops.
         drain_seconds: that clients are asked to stay away when the end has begun.
 
     Attributes:
@@ -19,9 +21,9 @@ class Gateway:
         num_running: requests that are answered now, those for the pages left out.
     """
 
-    def __init__(self, app: App, pages: Pages, *, drain_seconds: float) -> None:
+    def __init__(self, app: App, pages: Pages, *, cors: Cors, drain_seconds: float) -> None:
         self._app = app
-        self._pages = pages
+        self._pages, self._cors = pages, cors
         self._wait = str(max(1, round(drain_seconds)))
         self.is_draining = False
         self.num_running = 0
@@ -44,7 +46,8 @@ class Gateway:
             await self._pages(scope, receive, send)
             return
         if self.is_draining:
-            headers = {"retry-after": self._wait, "connection": "close"}
+            cors = self._cors.headers(headers_of(scope).get("origin"))
+            headers = {"retry-after": self._wait, "connection": "close", **cors}
             await send_error(send, 503, "the gateway is stopping", "stopping", headers)
             return
         self.num_running += 1

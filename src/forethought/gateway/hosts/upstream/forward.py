@@ -14,7 +14,8 @@ from ....servers.address import LEAST_KEY, Address, Key
 from ...asgi import Message, Receive, Send, left
 from ...failing import RefusedError, UpstreamError
 from ...pipeline import KEYLESS
-from .client import Connection, Exchange, Upstream
+from .client import Exchange, Upstream
+from .connection import Connection
 from .headers import CREDENTIALS, back, key_headers, onward
 
 MOST_REQUEST_BYTES = 64 << 20

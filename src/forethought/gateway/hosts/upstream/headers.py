@@ -20,6 +20,11 @@ HOP_BY_HOP = frozenset(
     )
 )
 OWN = frozenset((b"host", b"content-length", b"expect"))  # of a request: they are made anew
+# By these some servers take another method or path than those of the first line, which are the ones that were checked.
+OVERRIDES = frozenset(
+    (b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url")
+)
+STAYING = HOP_BY_HOP | OWN | OVERRIDES  # of a request's headers
 CREDENTIALS = frozenset((b"authorization", b"x-api-key", b"api-key"))
 
 Pairs = Iterable[tuple[bytes, bytes]]
@@ -34,11 +39,7 @@ def onward(headers: Pairs, dropped: Collection[bytes] = ()) -> list[tuple[bytes,
     """
     found = list(headers)
     named = _named(found)
-    return [
-        (name, value)
-        for name, value in found
-        if name not in HOP_BY_HOP and name not in OWN and name not in named and name not in dropped
-    ]
+    return [pair for pair in found if pair[0] not in STAYING and pair[0] not in named and pair[0] not in dropped]
 
 
 def back(headers: Pairs) -> list[tuple[bytes, bytes]]:

@@ -19,7 +19,7 @@ from ....core.serve_settings import ServeSettings, is_loopback
 from ....errors import ForethoughtError, InvalidSettingsError
 from ....predictors.predictor import Predictor
 from ....runs.journal import JournalHeader
-from ....servers.address import Address, Key
+from ....servers.address import Address, Key, without_secrets
 from ....servers.detecting import Server
 from ....servers.kinds import KINDS
 from ...admission import GATEWAY, Admission, account_of
@@ -27,8 +27,7 @@ from ...decision import NONE, Decider, Priorities
 from ...host import logger
 from ...journal import Journal
 from ...law import PriceLaw, SharedPrice, steering_quotas
-from ...ledger.opening import REDIS, check_ledger, open_ledger
-from ...ledger.redis import without_password
+from ...ledger.opening import check_ledger, open_ledger
 from ...metrics import Metrics, Watch
 from ...pipeline import Pipeline
 from ...policy import Policy
@@ -95,7 +94,7 @@ class Opened:
             "price_from": self.price.source,
             "price_law": counts and bool(steering_quotas(self.tenants)),
             "tenants": [tenant.name for tenant in self.tenants.all],
-            "ledger": _shown(settings.ledger or LEDGER) if counts else "none",
+            "ledger": without_secrets(settings.ledger or LEDGER) if counts else "none",
             "key": f"from {self.key.variable}"
             if self.key is not None
             else "none"
@@ -248,10 +247,6 @@ def _low_ceilings(tenants: Tenants, found: Found, predictor: Predictor) -> list[
 def _counts(settings: ServeSettings) -> bool:
     """Whether tokens are counted in a ledger."""
     return bool(settings.tenants or settings.ledger)
-
-
-def _shown(ledger: str) -> str:
-    return without_password(ledger) if ledger.startswith(REDIS) else ledger
 
 
 async def _admission(settings: ServeSettings, tenants: Tenants, price: Price) -> Admission | None:

@@ -74,9 +74,10 @@ async def running(settings: ServeSettings) -> AsyncIterator[Running]:
     upstream = Upstream(
         opened.address.origin, reply_seconds=settings.timeout_seconds, idle_seconds=settings.timeout_seconds
     )
-    app = partial(opened.pipeline(), _app(opened, upstream), opened.policy)
+    pipeline = opened.pipeline()
+    app = partial(pipeline, _app(opened, upstream), opened.policy)
     pages = _pages(opened, lambda: gateway.health)
-    gateway = Gateway(app, pages, drain_seconds=settings.drain_seconds)
+    gateway = Gateway(app, pages, cors=pipeline.cors, drain_seconds=settings.drain_seconds)
     server = Server(
         gateway,
         drain_seconds=settings.drain_seconds,

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
 from ....core.prompts import PromptTemplate
 from ....models.thinking import ANSWER
+from ....servers.events import EventReader
 from ....servers.kinds import ServerKind
+from ....servers.reading import object_in
 from ....servers.replies import Skipping, texts_in
 from ....servers.tokens import Usage
 from ...asgi import App, Message, Receive, Send, left, parsed, read_body, replayed, with_header
@@ -313,7 +315,7 @@ class _Reader:
         self._choice = choice
         self._is_thought, self._is_stream = is_thought, is_stream
         self._skip = Skipping(skipped)
-        self._kept = bytearray()
+        self._kept, self._events = bytearray(), EventReader()
         self._has_failed = self._is_chat = False
         self._num_bytes = 0
         self.refusal: list[Message] = []  # what an error says
@@ -334,18 +336,19 @@ class _Reader:
         if message["type"] == "http.response.start":
             await self._choice.reply.start(message)
             return
-        self._kept += message.get("body", b"")
-        if len(self._kept) > MOST_REPLY:
+        piece = message.get("body", b"")
+        if not self._is_stream:
+            self._kept += piece
+        if max(len(self._kept), self._events.num_kept) > MOST_REPLY:
             raise UpstreamError("the server behind the gateway sent an event without an end")
         is_last = not message.get("more_body", False)
         if self._is_stream:
-            end = len(self._kept) if is_last else self._kept.rfind(b"\n") + 1
-            for line in bytes(self._kept[:end]).splitlines():
-                if line.startswith(b"data:"):
-                    await self._read(line[5:], lambda choice: choice.get("delta"))
-            del self._kept[:end]
+            events = self._events.feed(piece)
+            events += self._events.rest() if is_last else []
+            for event in events:
+                await self._read(event, "delta")
         elif is_last:
-            await self._read(bytes(self._kept), lambda choice: choice.get("message"))
+            await self._read(object_in(bytes(self._kept)), "message")
         if is_last:
             if not self._is_chat:  # a page that wants a login, say: no answer may be made of it
                 raise UpstreamError(NO_CHAT)
@@ -358,9 +361,9 @@ class _Reader:
             raise UpstreamError("the server behind the gateway sent an error without an end")
         self.refusal.append(message)
 
-    async def _read(self, data: bytes, message: Callable[[Mapping[str, Any]], Any]) -> None:
-        found = parsed(data.strip())
-        if found is None:
+    async def _read(self, found: dict[str, Any] | bytes | None, name: str) -> None:
+        """Takes an event or a whole reply, with its texts under `name`."""
+        if not isinstance(found, dict):
             return
         if found.get("error"):  # after the head: what came so far is no answer
             raise UpstreamError(ENDED)
@@ -371,6 +374,6 @@ class _Reader:
         text = ""
         for choice in choices if isinstance(choices, list) else []:
             if isinstance(choice, dict):
-                text += "".join(texts_in(message(choice)))
+                text += "".join(texts_in(choice.get(name)))
                 self.finish = choice.get("finish_reason") or self.finish
         await self._choice.take(found, self._skip.feed(text), is_thought=self._is_thought)
