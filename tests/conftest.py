@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,14 @@ from hypothesis import HealthCheck, settings
 
 from command_line import Call, Said, write_questions
 
-# A busy machine says nothing about the code: no example fails for the time it took.
-settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A busy machine says nothing about the code: no example fails for the time it took. The examples are the same in every
+# run, so that a change is judged by what it does; `FORETHOUGHT_TEST_ALL=1` draws others.
+settings.register_profile(
+    "any-machine",
+    deadline=None,
+    derandomize=not os.environ.get("FORETHOUGHT_TEST_ALL"),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 settings.load_profile("any-machine")
 
 

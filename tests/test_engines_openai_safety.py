@@ -456,6 +456,5 @@ def test_chunks_of_any_value_in_any_order_are_put_together_or_refused(events, is
                 break
         answer = chunks.finish(is_done=is_done)
     except OURS:
-        assert chunks.num_seen >= 0
         return
     judged(reading.cleaned(answer, str))

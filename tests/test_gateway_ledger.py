@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forethought.errors import LedgerError
@@ -272,7 +272,7 @@ class Model:
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(steps=STEPS)
 def test_random_steps_and_crashes_come_to_what_a_model_says(
     tmp_path_factory: Any, steps: list[tuple[Any, ...]]
@@ -295,7 +295,7 @@ def test_random_steps_and_crashes_come_to_what_a_model_says(
 
 
 @pytest.mark.slow
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30)
 @given(steps=STEPS)
 def test_the_same_in_redis(server: RedisServer, steps: list[tuple[Any, ...]]) -> None:
     clock = Clock()

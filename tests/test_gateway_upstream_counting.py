@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from typing import Any
 
 import pytest
@@ -152,6 +154,43 @@ async def test_a_reply_that_is_not_packed_is_counted_whatever_that_is_called(enc
     await reply.send({"type": "http.response.start", "status": 200, "headers": headers})
     await reply.send({"type": "http.response.body", "body": json.dumps(WHOLE["a chat"]).encode()})
     assert reply.used(DONE).output_tokens == USAGE["completion_tokens"]
+
+
+@given(cuts=st.lists(st.integers(0, 400), max_size=4), is_stream=st.booleans(), wbits=st.sampled_from([31, 15, -15]))
+async def test_a_packed_reply_is_counted_and_passes_as_it_is(cuts, is_stream, wbits):
+    came = b""
+
+    async def send(message: Any) -> None:
+        nonlocal came
+        came += message.get("body", b"")
+
+    pack = zlib.compressobj(wbits=wbits)
+    content = stream(*CHAT, LAST, "[DONE]") if is_stream else json.dumps(WHOLE["a chat"]).encode()
+    content = pack.compress(content) + pack.flush()
+    reply = Reply(send, {}, drops_usage=True)
+    kind, encoding = b"text/event-stream" if is_stream else b"application/json", b"gzip" if wbits == 31 else b"deflate"
+    headers = [(b"content-type", kind), (b"content-encoding", encoding)]
+    await reply.send({"type": "http.response.start", "status": 200, "headers": headers})
+    ends = [*sorted({cut % len(content) for cut in cuts}), len(content)]
+    for start, end in zip([0, *ends], ends, strict=False):
+        body = {"type": "http.response.body", "body": content[start:end], "more_body": end < len(content)}
+        await reply.send(body)
+    assert came == content
+    assert reply.used(DONE).output_tokens == USAGE["completion_tokens"]
+
+
+@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"x" * 40_000_000)], ids=["broken", "a bomb"])
+async def test_what_cannot_be_unpacked_passes_uncounted(content):
+    async def send(message: Any) -> None:
+        came.append(message.get("body", b""))
+
+    came: list[bytes] = []
+    reply = Reply(send, {})
+    headers = [(b"content-type", b"application/json"), (b"content-encoding", b"gzip")]
+    await reply.send({"type": "http.response.start", "status": 200, "headers": headers})
+    await reply.send({"type": "http.response.body", "body": content})
+    assert b"".join(came) == content
+    assert reply.used(DONE).output_tokens is None
 
 
 def test_without_a_word_on_usage_only_a_least_number_is_known():

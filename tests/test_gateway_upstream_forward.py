@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forethought.gateway import incoming
@@ -105,7 +105,7 @@ TOKENS = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=12).map(lam
 VALUES = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=30)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(
     method=st.sampled_from(METHODS),
     path=st.from_regex(r"(/[a-zA-Z0-9._~%-]{0,3}[a-zA-Z0-9~-]){1,3}", fullmatch=True).filter(lambda p: "%" not in p),
@@ -648,7 +648,7 @@ BODIES = (
 ROUTES = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(path=st.sampled_from(ROUTES), body=BODIES)
 async def test_no_body_breaks_the_gateway(quota_client, path, body):
     status, _, content = await quota_client.ask(path, body)

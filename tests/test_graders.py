@@ -242,6 +242,10 @@ def test_math_without_its_package_says_what_to_install(monkeypatch):
         ("5 m", "5", "unreadable"),
         ("5 x", "5", "wrong"),
         ("5 m", "5 n", "wrong"),
+        ("2^{10^9}", "2^{1000000000}", "right"),  # what follows had taken all of the time limit
+        ("2^{10^9}", "3", "unreadable"),
+        ("2\\cdot 2^{10^9}", "3", "unreadable"),
+        ("9^{9^{9^9}}", "1", "unreadable"),
     ],
 )
 def test_the_workers_verdicts(answer, reference, verdict):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -266,7 +266,7 @@ DRAWS = st.lists(
 
 
 @given(draws=DRAWS)
-@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=60)
 def test_any_draws_are_counted_as_a_person_would(tmp_path: Path, draws: list[tuple[Any, ...]]) -> None:
     path = write(tmp_path / "t.jsonl", [row(*draw) for draw in draws])
     profile = Profile.load(taken(path).path)

@@ -203,10 +203,10 @@ def test_reading_moves_every_few_prompts_on_a_cpu(device: str | None, counts: li
 @pytest.mark.slow
 def test_a_terminal_shows_the_stages_of_training_and_a_pipe_stays_quiet(call: Callable[..., list[str]]) -> None:
     command = [sys.executable, "-m", "forethought", "train", "p", "--predictor", "mlp", "--predictor-option"]
-    seen, code = on_a_terminal([*command, "num_members=4", "--out", "a"])
+    seen, code = on_a_terminal([*command, "num_members=8", "--out", "a"])
     assert code == 0, seen
     counts = set(re.findall(r"train networks\D*(\d+)/\d+", seen))
-    assert len(counts) >= 3, seen
+    assert len(counts) >= 2, seen
     assert re.search(r"train networks.*\d:\d\d gone, \d:\d\d left", seen)
     done = subprocess.run([*command, "num_members=2", "--out", "b"], capture_output=True, text=True, check=True)
     assert "train networks" not in done.stdout

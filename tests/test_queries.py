@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -590,7 +590,7 @@ any_queries = st.lists(
     max_size=4,
     unique_by=lambda query: query.id,
 )
-with_folder = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+with_folder = settings(max_examples=60)
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def _row(path: Path) -> dict[str, Any] | None:
     if path.is_file():
-        return _profile_row(path) if is_profile_file(path) else None
+        return _profile_row(path) if is_profile_file(path, is_refused=True) else None
     if (path / "run.json").exists():
         return _run_row(RunDirectory.open(path))
     if is_journal(path):

@@ -40,7 +40,7 @@ def show(source: str, query_id: str = "") -> dict[str, Any]:
     """
     if query_id:
         return item(source, query_id)
-    if is_profile_file(path := Path(source)):
+    if is_profile_file(path := Path(source), is_refused=True):
         return profile_file_summary(path)
     if is_journal(path):
         JournalHeader.read(path)  # which is refused where it is damaged

@@ -74,7 +74,7 @@ def open_run(source: str) -> RunDirectory:
     if is_predictor(source):
         of = path.parent if (path.parent / "run.json").is_file() else "RUN"
         raise RunError(f"{source} is a predictor: questions and answers are in a run; name that: {of}")
-    if is_profile_file(path):
+    if is_profile_file(path, is_refused=True):
         raise RunError(f"{source} is a profile's file: it holds counts; answers are in the run that it was made from")
     if path.is_file():
         raise RunError(

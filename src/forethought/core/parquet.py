@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import RunError
+from ..errors import FileError, RunError
 from .codec import UnfitError
 from .data import FloatArray, IntArray
 from .files import parse_json, reaching, replacing
@@ -103,14 +103,22 @@ def _fixed_lists(values_Q_N: FloatArray | IntArray, kind: Any) -> Any:
     )
 
 
-def is_profile_file(path: Path) -> bool:
-    """Whether `path` is a file that `write_parquet` wrote; raises RunError on a .parquet file that cannot be read."""
+def is_profile_file(path: Path, *, is_refused: bool = False) -> bool:
+    """Whether `path` is a file that `write_parquet` wrote.
+
+    With `is_refused` a .parquet file that cannot be read raises RunError or FileError; else it is none.
+    """
     import pyarrow.parquet as pq
 
     if path.suffix.lower() != ".parquet" or not path.is_file():
         return False
-    with _readable(path):
-        return METADATA_KEY in (pq.read_schema(path).metadata or {})
+    try:
+        with _readable(path):
+            return METADATA_KEY in (pq.read_schema(path).metadata or {})
+    except (RunError, FileError):
+        if is_refused:
+            raise
+        return False
 
 
 def read_parquet(path: Path, *, with_hidden: bool = True) -> Profile:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
+from ..servers.reading import UnreadableError, inflater
 from .asgi import Message, Send
 from .counting import MOST_KEPT, Tally
 from .used import CLIENT_LEFT, DONE, REFUSED_UPSTREAM, REFUSING, UPSTREAM_FAILED, Used
 
 PREFIX = b"x-forethought-"
+MOST_INFLATED = 2 * MOST_KEPT  # bytes of a packed reply that are read: a few packed ones can be gigabytes
 
 
 class Reply:
@@ -39,6 +41,8 @@ class Reply:
         self._drops_usage = drops_usage
         self._safe = safe
         self._tally: Tally | None = None
+        self._inflate: Callable[[bytes], Iterator[bytes]] | None = None  # of a packed reply
+        self._num_inflated = 0
         self._used: Used | None = None  # of a whole reply, once it is complete
         self._start: Message | None = None
         self._held = bytearray()
@@ -77,11 +81,11 @@ class Reply:
         headers = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ())]
         headers = [pair for pair in headers if pair[0] not in own]
         found = dict(headers)
-        is_plain = found.get(b"content-encoding", b"").lower() in (b"", b"identity")
+        encoding = found.get(b"content-encoding", b"").decode("latin-1").lower()
         kind = found.get(b"content-type", b"").lower()
         is_stream = kind.startswith(b"text/event-stream")
-        if is_plain and self.status < REFUSING and (is_stream or b"json" in kind):
-            drops = self._drops_usage and is_stream
+        if self.status < REFUSING and (is_stream or b"json" in kind) and self._can_read(encoding):
+            drops = self._drops_usage and is_stream and self._inflate is None
             self._tally = Tally(is_stream=is_stream, drops_usage=drops)
             if drops:
                 headers = [pair for pair in headers if pair[0] != b"content-length"]
@@ -93,13 +97,39 @@ class Reply:
         if not self._is_holding:
             await self._open()
 
+    def _can_read(self, encoding: str) -> bool:
+        """Gets ready to read a reply that is packed so, which was not asked for; False where it is not known how."""
+        if encoding not in ("", "identity"):
+            try:
+                self._inflate = inflater(encoding)
+            except UnreadableError:
+                return False
+        return True
+
+    def _read_packed(self, piece: bytes, *, is_last: bool) -> None:
+        """Counts what is in a piece; the client gets it as it is."""
+        assert self._tally is not None
+        assert self._inflate is not None
+        try:
+            for part in self._inflate(piece):
+                self._num_inflated += len(part)
+                if self._num_inflated > MOST_INFLATED:
+                    raise ValueError("it is too long")
+                self._tally.feed(part)
+        except ValueError:
+            self._inflate = lambda _: iter(())
+        if is_last:
+            self._tally.rest()
+
     async def _open(self) -> None:
         assert self._start is not None
         self.has_begun = True
         await self._send(self._start)
 
     async def _pass(self, piece: bytes, *, is_last: bool) -> None:
-        if self._tally is not None:
+        if self._inflate is not None:
+            self._read_packed(piece, is_last=is_last)
+        elif self._tally is not None:
             piece = self._tally.feed(piece)
             if is_last:
                 piece += self._tally.rest()

@@ -8,10 +8,11 @@ from typing import Any
 import sympy
 
 from .latex import Token, Unread, wordset
-from .meanings import DEGREE, DOTS, PERCENT, SIGN, Group, Quantity
+from .meanings import DEGREE, DOTS, PERCENT, SIGN, TOO_LARGE, Group, Quantity
 from .words import is_unit
 
-MAX_BITS = 100_000  # of a power that is worked out
+MAX_BITS = 100_000  # of a power that is worked out at once
+MOST_BITS = 10_000_000  # of one that is worked out where it is compared
 MAX_FACTORIAL = 3_000
 MAX_DIGITS = 400
 
@@ -334,9 +335,11 @@ def undefined(name: str, *arguments: Any) -> Any:
 
 
 def raised(base: Any, exponent: Any) -> Any:
-    """`base` to the power of `exponent`; left as it stands where it would fill the memory."""
+    """`base` to the power of `exponent`; left as it stands where it would fill the memory, or never end."""
     if base.is_Rational and exponent.is_Rational and base not in (0, 1, -1):
         bits = max(abs(int(base.p)).bit_length(), int(base.q).bit_length()) * abs(exponent)
+        if bits > MOST_BITS:
+            return undefined(TOO_LARGE, base, exponent)
         if bits > MAX_BITS:
             return sympy.Pow(base, exponent, evaluate=False)
     return base**exponent
@@ -366,9 +369,8 @@ def divide(top: Any, bottom: Any) -> Any:
 
 def factorial(value: Any, *, is_double: bool) -> Any:
     """N! or n!!; left as it stands where it would be too long."""
-    if value.is_Integer and value > MAX_FACTORIAL:
-        return sympy.factorial(value, evaluate=False)
-    return sympy.factorial2(value) if is_double else sympy.factorial(value)
+    function = sympy.factorial2 if is_double else sympy.factorial
+    return function(value, evaluate=not (value.is_Integer and value > MAX_FACTORIAL))
 
 
 def signed(sign: str, value: Any) -> Any:

@@ -17,6 +17,7 @@ from .latex import Unread
 
 DEGREE, PERCENT, DOTS = sympy.Symbol("°"), sympy.Symbol("%"), sympy.Symbol("…")
 SIGN = sympy.Symbol("±")
+TOO_LARGE = "power"  # the function that stands for a power that nobody can work out
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +97,12 @@ def points(symbols: list[Any]) -> Iterable[dict[Any, Any]]:
 
 
 def evaluated(value: Any, point: dict[Any, Any]) -> Any:
-    """`value` at a point; functions without a definition count as numbers of their own."""
+    """`value` at a point; functions without a definition count as numbers of their own, but for a power too large."""
     try:
         value = value.subs(point, simultaneous=True) if point else value
         for unknown in sorted(value.atoms(AppliedUndef), key=str):
+            if unknown.name == TOO_LARGE:
+                raise Unread("a power too large to be worked out")
             digits = int.from_bytes(hashlib.sha256(sympy.srepr(unknown).encode()).digest()[:6])
             value = value.subs(unknown, sympy.Rational(digits, 2**45))
     except (TypeError, ValueError, ZeroDivisionError, ArithmeticError):

@@ -20,7 +20,7 @@ def profile_folder(settings: ProfileSettings) -> Path:
 
 def import_file(settings: ImportSettings) -> Path:
     """The file asked for, or runs/NAME.parquet."""
-    name = settings.name or Path(settings.files[0]).stem
+    name = settings.name or Path(settings.files[0]).stem or "profile"
     return Path(settings.out) if settings.out else Path("runs") / f"{name.replace('/', '-')}.parquet"
 
 

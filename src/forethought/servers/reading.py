@@ -33,7 +33,7 @@ class Content(Protocol):
 
 async def pieces(content: Content, encoding: str) -> AsyncIterator[bytes]:
     """The bytes of an answer in pieces of bounded size, inflated; raises UnreadableError or ValueError."""
-    inflate, num_bytes = _inflater(encoding), 0
+    inflate, num_bytes = inflater(encoding), 0
     async for piece in content.iter_chunked(PIECE_BYTES):
         for part in inflate(piece):
             num_bytes += len(part)
@@ -116,7 +116,8 @@ def page_in(content: bytes, kind: str = "") -> str | None:
     return f"a web page came back{f', titled {named!r}' if named else ''}"
 
 
-def _inflater(encoding: str) -> Callable[[bytes], Iterator[bytes]]:
+def inflater(encoding: str) -> Callable[[bytes], Iterator[bytes]]:
+    """What turns pieces of an answer that is packed so into plain ones; raises UnreadableError, and it ValueError."""
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
         return lambda piece: iter((piece,))

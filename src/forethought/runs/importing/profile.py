@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,9 @@ def read_profile(settings: ImportSettings, path: Path, *, progress: Progress = s
     """
     files = settings.files
     for file in files:
-        if is_profile_file(Path(file)):
-            raise InvalidInputError(f"{file}: is a profile already; use it as it is: forethought train {file}")
+        with suppress(RunError):  # a file that cannot be read: that is said below, with all else that is wrong
+            if is_profile_file(Path(file)):
+                raise InvalidInputError(f"{file}: is a profile already; use it as it is: forethought train {file}")
     progress("read", 0, len(files))
     problems = Problems(files[0] if len(files) == 1 else f"{len(files)} files")
     logs = Logs(settings)
@@ -172,10 +174,5 @@ def check_target(path: Path) -> None:
         raise RunError(f"--out {path}: a profile is a Parquet file; let its name end in .parquet")
     if not path.exists():
         return
-    refusal = f"{path} exists and is not an imported profile; nothing was written. Give another --out."
-    try:
-        is_imported = is_profile_file(path) and read_parquet(path).provenance.engine == ENGINE
-    except RunError as error:
-        raise RunError(refusal) from error
-    if not is_imported:
-        raise RunError(refusal)
+    if not is_profile_file(path) or read_parquet(path).provenance.engine != ENGINE:
+        raise RunError(f"{path} exists and is not an imported profile; nothing was written. Give another --out.")
