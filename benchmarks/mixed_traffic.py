@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--caps", default="32:256:32")
     parser.add_argument("--predictor", default="ridge")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--save", type=Path, help="also write the profile of all questions of both to this Parquet file")
+    parser.add_argument("--save", type=Path, help="a Parquet file: also keeps the profile of both")
     options = parser.parse_args()
     menu = Menu.parse(options.caps)
     first, second = (at_caps(sources.open_profile(each), menu) for each in (options.first, options.second))
