@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,9 +64,8 @@ def read_profile(settings: ImportSettings, path: Path, *, progress: Progress = s
     """
     files = settings.files
     for file in files:
-        with suppress(RunError):  # a file that cannot be read: that is said below, with all else that is wrong
-            if is_profile_file(Path(file)):
-                raise InvalidInputError(f"{file}: is a profile already; use it as it is: forethought train {file}")
+        if is_profile_file(Path(file)):
+            raise InvalidInputError(f"{file}: is a profile already; use it as it is: forethought train {file}")
     progress("read", 0, len(files))
     problems = Problems(files[0] if len(files) == 1 else f"{len(files)} files")
     logs = Logs(settings)
