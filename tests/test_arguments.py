@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,11 @@ REFUSED: dict[Callable[..., Any], list[dict[str, Any]]] = {
 CASES = [(call, given) for call, cases in REFUSED.items() for given in cases]
 
 
-@pytest.mark.parametrize(("call", "given"), CASES, ids=[f"{call.__name__} {given}"[:60] for call, given in CASES])
+@pytest.mark.parametrize(
+    ("call", "given"),
+    CASES,
+    ids=[re.sub(" at 0x[0-9a-f]+", "", f"{call.__name__} {given}")[:60] for call, given in CASES],
+)
 def test_a_wrong_argument_is_refused_in_one_sentence(
     call: Callable[..., Any], given: dict[str, Any], profile: ft.Profile, predictor: ft.Predictor, engine: Any
 ) -> None:
