@@ -179,7 +179,7 @@ def test_a_predictor_of_votes_is_trained_planned_and_evaluated(profile: Profile,
 
 @pytest.mark.parametrize("samples", [[0, 1], [1, 9]])
 def test_numbers_of_samples_that_no_question_has_are_refused(profile: Profile, samples: list[int]) -> None:
-    with pytest.raises(InvalidSettingsError, match="of at least 1, not 0|from 1 to 8, the most traces of a question"):
+    with pytest.raises(InvalidSettingsError, match=r"of at least 1, not 0|from 1 to 8, the most traces of a question"):
         with_votes(profile, samples)
 
 
